@@ -2,9 +2,10 @@
 
     python benchmarks/scale.py [--batch 64] [--rounds 7]
 
-A CLIP of 4 layers of width 256 with random weights, pictures of 96 points, each process on one thread, gloo
-between them. One process is profiled and the traffic of two is timed; from that the steps of 1, 2 and 4
-processes are predicted, and then measured. Where there are more processes than cores, they share them.
+A CLIP of 4 layers of width 256 with random weights, images of 96 × 96 pixels, each process on one thread,
+gloo between them. One process is profiled with passes of the whole batch and of a quarter of it, and the
+traffic of two processes is timed; from that the steps of 1, 2 and 4 processes are predicted, and then
+measured. Where there are more processes than cores, they share them.
 
 The parts of a step show where an error comes from: gradients (towers, loss and communication)
 and the optimizer. The last column is the processor time of the first process, which other programs on the
@@ -31,11 +32,19 @@ import torch.multiprocessing as processes
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 WORLDS = (1, 2, 4)
-WARM = 2
+WARM_UP = 2
+COLUMNS = (
+    "processes",
+    *("a step, predicted", "measured", "error"),
+    *("of one process, predicted", "measured"),
+    *("gradients, predicted", "measured"),
+    *("optimizer, predicted", "measured"),
+    "processor time",
+)
 
 
-def _setup(folder: str, batch: int) -> tuple[Any, Any]:
-    """Towers that learn whole, and what brings n pairs of them."""
+def _setup(folder: str) -> tuple[Any, Any]:
+    """Towers that learn whole, and a function that makes a batch of n pairs."""
     from types import SimpleNamespace
 
     from benchmarks import bases
@@ -52,10 +61,10 @@ def _setup(folder: str, batch: int) -> tuple[Any, Any]:
     loaded.train()
     edge = loaded.image_size[0]
 
-    def bring(pairs: int) -> StepBatch:
+    def make_batch(pairs: int) -> StepBatch:
         draw = torch.Generator().manual_seed(pairs)
         pixels = torch.randint(0, 256, (pairs, edge, edge, 3), dtype=torch.uint8, generator=draw)
-        texts = [f"a picture of number {i} with some more words" for i in range(pairs)]
+        texts = [f"an image of number {i} with some more words" for i in range(pairs)]
         keys = MatchKeys.of_groups(torch.arange(pairs))
         return StepBatch({"pixels": pixels}, None, texts, None, keys, None)
 
@@ -65,7 +74,7 @@ def _setup(folder: str, batch: int) -> tuple[Any, Any]:
         settings=TrainConfig(),
         sizes=Sizes(loaded.width),
     )  # fmt: skip
-    return setup, bring
+    return setup, make_batch
 
 
 def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None:
@@ -77,35 +86,41 @@ def _worker(rank: int, world: int, folder: str, batch: int, rounds: int) -> None
     from accelerate import Accelerator
 
     from domainclip.pipelines.plan import cluster
+
+    setup, make_batch = _setup(folder)
+    accelerator = Accelerator(cpu=True)
+    results: dict[str, Any] = {}
+    if world == 1:
+        results["profile"] = vars(cluster.measure(setup, accelerator, make_batch, held=batch))
+    else:
+        results["network"] = _traffic()
+    results |= _time_steps(setup, accelerator, make_batch(batch // world), rounds)
+    if rank == 0:
+        Path(folder, f"results{world}.json").write_text(json.dumps(results))
+    accelerator.end_training()
+
+
+def _time_steps(setup: Any, accelerator: Any, batch: Any, rounds: int) -> dict[str, float]:
+    """Median seconds of a step and of its parts."""
     from domainclip.training import optimizer as training_optimizer
     from domainclip.training import step
 
-    setup, bring = _setup(folder, batch)
-    accelerator = Accelerator(cpu=True)
-    told: dict[str, Any] = {}
-    if world == 1:
-        told["profile"] = vars(cluster.measure(setup, accelerator, bring))
-    else:
-        told["network"] = _traffic()
     optimizer = training_optimizer.make_optimizer(setup.model, setup.factors, setup.settings, rate=0.0)
     model = accelerator.prepare(setup.model)
-    mine, taken = bring(batch // world), list[tuple[float, float, float]]()
-    for number in range(rounds + WARM):
-        if world > 1:
+    timings: list[tuple[float, float, float]] = []
+    for number in range(rounds + WARM_UP):
+        if dist.is_initialized():
             dist.barrier()
-        began, processor = time.perf_counter(), time.process_time()
-        step.compute_gradients(model, setup.model, mine, setup.objectives, None, number, accelerator)
+        start, processor = time.perf_counter(), time.process_time()
+        step.compute_gradients(model, setup.model, batch, setup.objectives, None, number, accelerator)
         with_gradients = time.perf_counter()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        ended = time.perf_counter()
-        taken.append((with_gradients - began, ended - with_gradients, time.process_time() - processor))
+        end = time.perf_counter()
+        timings.append((with_gradients - start, end - with_gradients, time.process_time() - processor))
     parts = ("gradients", "optimizer", "processor")
-    told |= {part: median(row[at] for row in taken[WARM:]) for at, part in enumerate(parts)}
-    told["seconds"] = median(row[0] + row[1] for row in taken[WARM:])
-    if rank == 0:
-        Path(folder, f"told{world}.json").write_text(json.dumps(told))
-    accelerator.end_training()
+    results = {part: median(row[at] for row in timings[WARM_UP:]) for at, part in enumerate(parts)}
+    return results | {"seconds": median(row[0] + row[1] for row in timings[WARM_UP:])}
 
 
 def _traffic() -> dict[str, float]:
@@ -113,13 +128,13 @@ def _traffic() -> dict[str, float]:
     w = dist.get_world_size()
 
     def seconds(numbers: int) -> float:
-        rows, taken = torch.zeros(numbers), []
+        rows, timings = torch.zeros(numbers), []
         for _ in range(7):
             dist.barrier()
-            began = time.perf_counter()
+            start = time.perf_counter()
             dist.all_reduce(rows)
-            taken.append(time.perf_counter() - began)
-        return median(taken)
+            timings.append(time.perf_counter() - start)
+        return median(timings)
 
     small, large = seconds(1), seconds(4_000_000)
     return {
@@ -128,43 +143,48 @@ def _traffic() -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Profiles, predicts, measures, and prints the table."""
-    from domainclip.pipelines.plan.cluster import Network, Profile, estimate
-
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--rounds", type=int, default=7)
-    asked = options.parse_args()
-    told = {}
+def _run_all(batch: int, rounds: int) -> dict[int, dict[str, Any]]:
+    """The results of each number of processes."""
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for world in WORLDS:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 Path(folder, f"port{world}").write_text(str(free.getsockname()[1]))
-            processes.spawn(_worker, (world, folder, asked.batch, asked.rounds), nprocs=world)
-            told[world] = json.loads(Path(folder, f"told{world}.json").read_text())
-    profile, network = Profile(**told[1]["profile"]), Network(**told[2]["network"])
+            processes.spawn(_worker, (world, folder, batch, rounds), nprocs=world)
+            results[world] = json.loads(Path(folder, f"results{world}.json").read_text())
+    return results
+
+
+def main() -> None:
+    """Profiles, predicts, measures, and prints the table."""
+    from domainclip.pipelines.plan.cluster import Network, Profile, estimate
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    results = _run_all(options.batch, options.rounds)
+    profile, network = Profile(**results[1]["profile"]), Network(**results[2]["network"])
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores; traffic of two processes: {network.bandwidth / 1e9:.2f} GB/s, "
-          f"{network.latency * 1e6:.0f} µs; batch {asked.batch}\n")  # fmt: skip
-    print(
-        "| processes | a step, predicted | measured | error | of one process, predicted | measured "
-        "| gradients, predicted | measured | optimizer, predicted | measured | processor time |"
-    )
-    print("|--:" * 11 + "|")
-    whole: tuple[float, float] | None = None
-    for world in WORLDS:
+          f"{network.latency * 1e6:.0f} µs; batch {options.batch}\n")  # fmt: skip
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("|--:" * len(COLUMNS) + "|")
+    of_one: tuple[float, float] | None = None
+    for world, measured in results.items():
         crowded = max(1.0, world / cores)
-        found = estimate(profile, network, devices=world, batch=asked.batch, crowded=crowded)
-        real, update = told[world], crowded * profile.update
-        whole = whole or (found.seconds, real["seconds"])
+        predicted = estimate(profile, network, devices=world, batch=options.batch, crowded=crowded)
+        seconds, update = predicted.seconds, crowded * profile.update
+        of_one = of_one or (seconds, measured["seconds"])
         print(
-            f"| {world} | {found.seconds:.3f} s | {real['seconds']:.3f} s "
-            f"| {found.seconds / real['seconds'] - 1:+.0%} "
-            f"| {found.seconds / whole[0]:.2f} | {real['seconds'] / whole[1]:.2f} "
-            f"| {found.seconds - update:.3f} s | {real['gradients']:.3f} s "
-            f"| {update:.3f} s | {real['optimizer']:.3f} s | {real['processor']:.3f} s |"
+            f"| {world} | {seconds:.3f} s | {measured['seconds']:.3f} s "
+            f"| {seconds / measured['seconds'] - 1:+.0%} "
+            f"| {seconds / of_one[0]:.2f} | {measured['seconds'] / of_one[1]:.2f} "
+            f"| {seconds - update:.3f} s | {measured['gradients']:.3f} s "
+            f"| {update:.3f} s | {measured['optimizer']:.3f} s | {measured['processor']:.3f} s |"
         )
 
 

@@ -27,6 +27,9 @@ from domainclip.training.views import StepBatch
 
 _FLOAT = 4  # bytes: weights, gradients, moments and embeddings are fp32
 _SCALARS = 8  # small messages of a step: losses, lengths, whether to stop
+PASS_SECONDS = 5.0  # up to which passes of more pairs are measured
+_FIRST_PAIRS = 4  # of the first pass
+_GROWTH = 4  # from one to the next
 
 
 @dataclass(frozen=True)
@@ -125,35 +128,43 @@ def estimate(
 
 
 def measure(
-    setup: TrainingSetup, accelerator: Accelerator, make_batch: Callable[[int], StepBatch]
+    setup: TrainingSetup, accelerator: Accelerator, make_batch: Callable[[int], StepBatch], held: int
 ) -> Profile:
-    """The profile of this device; `make_batch(n)` returns a batch of n pairs. Weights stay as they are."""
-    model, terms, memory = setup.model, setup.objectives, initial_memory(setup)
-    few, many = (make_batch(count) for count in (4, 16))
+    """The profile of this device; `make_batch(n)` returns a batch of n pairs. Weights stay as they are.
 
-    def pass_seconds(batch: StepBatch) -> float:
+    Passes of `held` pairs, as many as a device will hold at once, and of a quarter of them are timed: a pair
+    costs more in a large pass, whose activations no cache of the processor holds. Fewer are taken where they
+    would not fit into memory, or where a pass would last longer than PASS_SECONDS.
+    """
+    model, terms, memory = setup.model, setup.objectives, initial_memory(setup)
+
+    def pass_seconds(batch: StepBatch, calls: int = 5) -> float:
         def run_pass() -> None:
             step.compute_gradients(model, model, batch, terms, None, 0, accelerator, memory)
             model.zero_grad(set_to_none=True)
 
-        return seconds_per_call(run_pass, accelerator.device)
+        return seconds_per_call(run_pass, accelerator.device, calls)
 
+    many = _largest_batch(setup, accelerator, make_batch, held, lambda batch: pass_seconds(batch, calls=1))
+    large = len(many.keys)
+    few = many.first(max(1, large // 4))
+    small = len(few.keys)
     (split,) = step.split_batch(model, many, None).inputs
-    given = microbatches.on_device(split, accelerator.device)
+    inputs = microbatches.on_device(split, accelerator.device)
 
     @torch.no_grad()
     def encode() -> None:
         with accelerator.autocast():
-            model(**given)
+            model(**inputs)
 
-    small, large = len(few.keys), len(many.keys)
-    kept = [micro_batch_size.activation_bytes(model, batch, accelerator) for batch in (few, many)]
+    saved = [micro_batch_size.activation_bytes(model, batch, accelerator) for batch in (few, many)]
     first, second = pass_seconds(few), pass_seconds(many)
-    pair = max((second - first) / max(1, large - small), second / large / 4)
+    # The line through both passes; where it would cost nothing to begin one, the mean of the larger.
+    pair = min(max((second - first) / max(1, large - small), second / large / 4), second / large)
     weights = model.weights()
     return Profile(
         pair=pair,
-        fixed=max(0.0, first - small * pair),
+        fixed=second - large * pair,
         encode=seconds_per_call(encode, accelerator.device) / large,
         logit=_logit_seconds(model.width, accelerator.device),
         update=_update_seconds(setup, accelerator.device),
@@ -161,8 +172,27 @@ def measure(
         learning=sum(weight.numel() for name, weight in weights.items() if setup.factors[name] > 0),
         width=model.width,
         # By two points: copies of the weights in bf16 do not grow with the pairs.
-        saved=(kept[1] - kept[0]) / (large - small) if large > small else kept[1] / large,
+        saved=(saved[1] - saved[0]) / (large - small) if large > small else saved[1] / large,
     )
+
+
+def _largest_batch(
+    setup: TrainingSetup,
+    accelerator: Accelerator,
+    make_batch: Callable[[int], StepBatch],
+    held: int,
+    pass_seconds: Callable[[StepBatch], float],
+) -> StepBatch:
+    """A batch of `held` pairs, or of as many as memory and PASS_SECONDS allow."""
+    size = min(held, _FIRST_PAIRS)
+    batch = make_batch(size)
+    bytes_of_pair = micro_batch_size.activation_bytes(setup.model, batch, accelerator) / size
+    free = micro_batch_size.MEMORY_SHARE * micro_batch_size.available_memory(accelerator.device)
+    held = min(held, max(size, int(free // bytes_of_pair)))
+    while size < held and _GROWTH * pass_seconds(batch) <= PASS_SECONDS:
+        size = min(held, _GROWTH * size)
+        batch = make_batch(size)
+    return batch
 
 
 def _logit_seconds(width: int, device: torch.device) -> float:

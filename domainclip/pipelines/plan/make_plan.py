@@ -98,12 +98,15 @@ def _cluster_lines(
     setup: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
 ) -> list[tuple[str, str]]:
     settings = setup.settings
-    profile = plan_cluster.measure(setup, accelerator, partial(_benchmark_batch, setup, 0))
     micro_batch = settings.micro_batch_size
     if micro_batch == "auto":
         micro_batch = micro_batch_size.find_micro_batch_size(
             setup.model, _benchmark_batch(setup, 0), setup.objectives, accelerator, initial_memory(setup)
         )
+    rows = max(1, batch // cluster.devices)
+    profile = plan_cluster.measure(
+        setup, accelerator, partial(_benchmark_batch, setup, 0), held=min(micro_batch or rows, rows)
+    )
     step_cost = plan_cluster.estimate(
         profile,
         cluster.network,

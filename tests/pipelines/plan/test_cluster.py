@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate import Accelerator
@@ -78,7 +81,7 @@ def test_a_profile_is_measured_and_leaves_no_trace(recipe_file: Path) -> None:
     setup = make_setup(ready)
     before = {name: weight.detach().clone() for name, weight in setup.model.weights().items()}
     found = plan_cluster.measure(
-        setup, Accelerator(cpu=True), lambda n: make_plan._benchmark_batch(setup, 0, n)
+        setup, Accelerator(cpu=True), lambda n: make_plan._benchmark_batch(setup, 0, n), held=8
     )
     assert min(found.pair, found.encode, found.logit, found.update, found.saved) > 0
     assert found.fixed >= 0
@@ -87,6 +90,37 @@ def test_a_profile_is_measured_and_leaves_no_trace(recipe_file: Path) -> None:
     for name, weight in setup.model.weights().items():
         assert (weight == before[name]).all(), name
         assert weight.grad is None
+
+
+def test_passes_of_the_held_pairs_are_measured(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many as memory and PASS_SECONDS allow; a line through both gives the time of the larger."""
+    ready = load_inputs(loading.load_recipe(str(recipe_file), ["strategy=locked_image"]), "train")
+    setup = make_setup(ready)
+    seconds = {1: 0.25, 2: 0.5, 4: 1.0, 8: 2.0, 16: 6.0, 32: 16.0}  # a pair costs more in a large pass
+    passes: list[int] = []
+
+    def compute_gradients(_: object, __: object, batch: Any, *___: object) -> None:
+        passes.append(len(batch.keys))
+
+    def seconds_per_call(call: Callable[[], object], *_: object) -> float:
+        passes.clear()
+        call()
+        return seconds[passes[-1]] if passes else 0.0
+
+    monkeypatch.setattr(plan_cluster.step, "compute_gradients", compute_gradients)
+    monkeypatch.setattr(plan_cluster, "seconds_per_call", seconds_per_call)
+
+    def profile(held: int) -> Profile:
+        make_batch = partial(make_plan._benchmark_batch, setup, 0)
+        return plan_cluster.measure(setup, Accelerator(cpu=True), make_batch, held)
+
+    for held, longest, expected in ((8, 5.0, 8), (32, 30.0, 32), (32, 5.0, 16), (32, 1.0, 4)):
+        monkeypatch.setattr(plan_cluster, "PASS_SECONDS", longest)
+        found = profile(held)
+        assert found.fixed + expected * found.pair == pytest.approx(seconds[expected])
+    monkeypatch.setattr(plan_cluster.micro_batch_size, "available_memory", lambda _: 0)
+    found = profile(32)
+    assert found.fixed + 4 * found.pair == pytest.approx(seconds[4])
 
 
 def test_a_plan_says_what_many_devices_take(recipe_file: Path) -> None:
