@@ -185,7 +185,7 @@ class DualEncoder(TrainableLayers):
         if modality == "text":
             return True
         # Studies of several images, and images of any shape, have no single grid of patches.
-        one_grid = not self.image_preprocessor.patch and self.frames == 1 and not self.drops_patches
+        one_grid = not self.image_preprocessor.patch and self.frames == 1 and self.patch_dropout is None
         return one_grid and token_embeddings.has_image_token_embeddings(self.tower("image"))
 
     def pooled_position(
@@ -267,7 +267,7 @@ class DualEncoder(TrainableLayers):
     def _image_features(self, image: dict[str, Tensor]) -> Any:
         """The image tower's whole output, its pooled token projected."""
         inputs = {"pixel_values": image["hidden"]} if "hidden" in image else self.pixel_inputs(image)
-        with self._onednn("image"):
+        with self._onednn("image"), self._patches_read(image):
             return self.hf_base.get_image_features(**inputs)
 
     def _text_features(self, text: dict[str, Tensor]) -> Any:

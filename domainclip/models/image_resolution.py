@@ -1,6 +1,6 @@
-"""The size of the images that a tower reads, and training on a share of their patches.
+"""The size of the images that a tower reads, and the share of their patches that training leaves out.
 
-Shapes: b images, n patches, t tokens (patches, behind a class token if there is one), w width of a tower.
+Shapes: n patches, w width of a tower.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.image_preprocessor import ImagePreprocessor
+from domainclip.models.patch_dropout import PatchDropout
 
 
 def interpolate_positions(table: Tensor, first: int, side: int) -> Tensor:
@@ -50,37 +51,15 @@ def set_image_size(model: DualEncoder, size: int) -> None:
 
 
 def drop_patches(model: DualEncoder, share: float) -> None:
-    """Leave a random share of the patches of each image out, in training mode: FLIP [arXiv:2212.00794].
+    """Let training leave out a share of the patches of each image: FLIP [arXiv:2212.00794].
 
     Raises: ModelError for a tower whose patches do not form one grid.
     """
     embeddings = _embeddings(model)
-    first = embeddings.position_embedding.num_embeddings - int(embeddings.num_patches)
-    embeddings.register_forward_hook(_PatchDropout(model.tower("image"), first, share))
-    model.drops_patches = True
-
-
-class _PatchDropout:
-    """A hook behind the embeddings of a tower."""
-
-    def __init__(self, tower: nn.Module, first: int, share: float) -> None:
-        self.tower, self.first, self.share = tower, first, share
-
-    def __call__(self, _: nn.Module, __: Any, tokens: Tensor) -> Tensor:
-        """(b, first + (1 − share) n, w) of (b, t, w) in training mode; else unchanged."""
-        return remaining_tokens(tokens, self.first, self.share) if self.tower.training else tokens
-
-
-def remaining_tokens(tokens: Tensor, first: int, share: float) -> Tensor:
-    """(b, first + (1 − share) n, w) of (b, first + n, w): the first tokens, and a random part of the others.
-
-    At least one of the others stays.
-    """
-    patches = tokens[:, first:]
-    count = max(1, round((1 - share) * patches.shape[1]))
-    order = torch.rand(patches.shape[:2], device=tokens.device).argsort(dim=1)[:, :count]
-    chosen = patches.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
-    return torch.cat([tokens[:, :first], chosen], dim=1)
+    patches = int(embeddings.num_patches)
+    first = embeddings.position_embedding.num_embeddings - patches
+    model.patch_dropout = PatchDropout(first, patches, share)
+    embeddings.register_forward_hook(model.patch_dropout)
 
 
 def _embeddings(model: DualEncoder) -> Any:

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from domainclip.models import frozen_prefix, layers, onednn, parameters
 from domainclip.models.captioner import Captioner
+from domainclip.models.evidence_scorer import EvidenceScorer
 from domainclip.models.frame_pooling import FramePooling
 from domainclip.models.hyperbolic_space import HyperbolicSpace
 from domainclip.models.layers import MODALITIES, TOWER_MODULES, Modality
-from domainclip.models.support_scorer import SupportScorer
+from domainclip.models.patch_dropout import PatchDropout
 
 
 class TrainableLayers(nn.Module):
@@ -25,8 +26,8 @@ class TrainableLayers(nn.Module):
     added_modules: nn.ModuleDict  # what a strategy or an objective adds to the model; empty for most
     frames: int = 1  # images of an item that are encoded as one
     frame_pooling: FramePooling | None = None  # how they are pooled, where the model defines it
-    drops_patches: bool = False  # whether a random share of the patches is left out in training
-    scorer: SupportScorer | None = None  # class scores beside the prompts, where the model has them
+    patch_dropout: PatchDropout | None = None  # where training leaves out a share of the patches of an image
+    scorer: EvidenceScorer | None = None  # class scores beside the prompts, where the model has them
     captioner: Captioner | None = None  # that the objective `captioning` has trained
     space: HyperbolicSpace | None = None  # around the embeddings, that the objective `hyperbolic` has trained
 
@@ -173,6 +174,10 @@ class TrainableLayers(nn.Module):
         return frozen_prefix.start_at_layer(
             self.tower(modality), first, batch["hidden"], skip_embeddings=modality == "image"
         )
+
+    def _patches_read(self, image: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside, the image tower reads the patches that the input of the images names."""
+        return nullcontext() if self.patch_dropout is None else self.patch_dropout.reading(image)
 
     def _onednn(self, modality: Modality) -> AbstractContextManager[Any]:
         """Inside, the matrix products of an eager tower on the CPU run where they are fastest."""

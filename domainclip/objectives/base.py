@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # The pairs of a batch that an objective tells a pair apart from: those of other groups; those of other groups
 # that also have other labels; or none, since it reads each pair by itself.
 Negatives = Literal["other_groups", "other_labels", "none"]
+PATCH_GRID = 4  # rows and columns that the pixels of a patch are averaged over in `Views.patch_pixels`
+PATCH_NUMBERS = 3 * PATCH_GRID**2  # c of it
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Views:
         None  # (b, n, d) unit length: patches of the image with some of them masked
     )
     patch_mask: Tensor | None = None  # (b, n) bool: the masked ones
+    # (b, n, c) fp32: pixels of each patch of the whole image, averaged over a grid and normalised
+    patch_pixels: Tensor | None = None
     momentum_tokens: Tensor | None = None  # (b, n, d) patches of the whole image, as `momentum_image`
     image_tokens: Tensor | None = None  # (b, n, d) unit length: one vector per patch
     text_tokens: Tensor | None = None  # (b, l, d) unit length: one per token, special ones left out

@@ -22,8 +22,9 @@ class AnyResolution(Strategy):
     the Vision Transformer is fine-tuned at a higher resolution. Images are resized and cropped to the new
     size, and the saved model is a plain one of that size. Attention costs (m/n)² for m patches in place of n.
     With `patch_dropout` p, an image is read in training by a random share 1 − p of its patches: FLIP
-    [arXiv:2212.00794], as in EVA-CLIP [arXiv:2303.15389]; evaluation reads all of them. The base is measured
-    at its own size. Both towers learn, each with a factor on the learning rate.
+    [arXiv:2212.00794], as in EVA-CLIP [arXiv:2303.15389]; evaluation reads all of them. Which patches
+    a step reads is a function of seed, step and item: the same in any number of processes and after a resume.
+    The base is measured at its own size. Both towers learn, each with a factor on the learning rate.
 
     Differs: FLIP ends with a short training on whole images; here a second run without `patch_dropout`, whose
     base is the first, does that. Several images in one sequence [NaViT, arXiv:2307.06304] are not offered:

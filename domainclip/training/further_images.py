@@ -3,7 +3,7 @@
 They follow the images of the pairs, one whole group after the other. All draws are functions of seed, step
 and item, so that they are the same in any number of processes.
 
-Legend: b pairs of this process, h by w pixels, n patches.
+Legend: b pairs of this process, h by w pixels, n patches, c numbers of a patch.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from domainclip import seeding
 from domainclip.data.batching.batch import Batch
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.patch_embeddings import patch_grid
+from domainclip.objectives.base import PATCH_GRID, PATCH_NUMBERS
 
-MIXED, MASKED = "mixed_image", "masked_tokens"  # views of objectives
+MIXED, MASKED, PIXELS = "mixed_image", "masked_tokens", "patch_pixels"  # views of objectives
 _MASKED_SHARE = 0.5  # of the patches of a masked image
 
 
@@ -32,6 +34,7 @@ class FurtherImages:
     groups: tuple[str, ...] = ()  # views of objectives, in their order
     share: Tensor | None = None  # (b,) fp32: of its own image in a mixed one
     patch_mask: Tensor | None = None  # (b, n) bool: the masked patches
+    patch_pixels: Tensor | None = None  # (b, n, c), as in `Views`
 
 
 def partners(pairs: int, device: torch.device | None = None) -> Tensor:
@@ -47,7 +50,7 @@ def add_further_images(
     """The images of a batch, with those that objectives need; pixels (b, h, w, 3) uint8."""
     assert rows.image is not None
     parts, groups = [rows.image], list[str]()
-    share = mask = None
+    share = mask = of_patches = None
     keys = [seeding.stable(seed, step, index) for index in rows.index.tolist()]
     if rows.second_view is not None:
         parts, groups = [*parts, rows.second_view], [*groups, "image_2"]
@@ -58,8 +61,25 @@ def add_further_images(
         mean = [round(255 * value) for value in model.image_preprocessor.mean]
         masked, mask = mask_patches(rows.image["pixels"], keys, patch_grid(model), mean)
         parts, groups = [*parts, {"pixels": masked}], [*groups, MASKED]
+    if PIXELS in needs:
+        of_patches = patch_pixels(rows.image["pixels"], model)
     image = {name: torch.cat([part[name] for part in parts]) for name in rows.image} if groups else rows.image
-    return FurtherImages(image, tuple(groups), share, mask)
+    return FurtherImages(image, tuple(groups), share, mask, of_patches)
+
+
+def patch_pixels(pixels: Tensor, model: DualEncoder) -> Tensor:
+    """(b, n, c) fp32 of images (b, h, w, 3) uint8: each patch averaged over a grid, colours normalised."""
+    rows, columns = patch_grid(model)
+    preprocessor = model.image_preprocessor
+    mean, std = torch.tensor(preprocessor.mean), torch.tensor(preprocessor.std)
+    scaled = (pixels.float() * preprocessor.rescale - mean) / std
+    scaled = scaled.permute(0, 3, 1, 2)  # (b, 3, h, w)
+    height, width = scaled.shape[-2] // rows, scaled.shape[-1] // columns
+    whole = scaled[..., : rows * height, : columns * width]
+    cells = whole.unflatten(3, (columns, width)).unflatten(2, (rows, height))  # (b, 3, rows, p, columns, q)
+    patches = cells.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    grid = F.adaptive_avg_pool2d(patches, PATCH_GRID)
+    return grid.reshape(len(pixels), rows * columns, PATCH_NUMBERS)
 
 
 def mix_images(pixels: Tensor, keys: list[int]) -> tuple[Tensor, Tensor]:

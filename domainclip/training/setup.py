@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,8 @@ from domainclip.objectives.base import Sizes, Teacher
 from domainclip.strategies.base import Stage
 from domainclip.training import feature_cache
 from domainclip.training.anchor_images import AnchorFeatures, AnchorImageSource
-from domainclip.training.further_images import add_further_images
+from domainclip.training.dropped_patches import with_patches_read
+from domainclip.training.further_images import FurtherImages, add_further_images
 from domainclip.training.microbatches import Captions
 from domainclip.training.validation import ValidationSet
 from domainclip.training.views import StepBatch
@@ -182,22 +183,13 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         )
         texts = [*texts, *(stored.anchor_texts[i] for i in mine)]
         anchors = stored.anchor_embeddings[mine].to(device)
-    image, kept_image, index = rows.image, None, rows.index.numpy()
-    further = None
-    if image is not None:
-        setup = stage.setup
-        further = add_further_images(rows, setup.objectives.needs, setup.model, setup.settings.seed, at)
-        image = further.image
-    if stored.image_features is not None:
-        found = torch.from_numpy(stored.image_features[index])
-        image, kept_image = ({"hidden": found}, None) if found.ndim > 2 else (None, found.to(device))
+    index = rows.index.numpy()
     anchor_rows = _anchor_rows(stage, at)
-    if stored.anchor_images is not None and image is not None:
-        more = stored.anchor_images.images(anchor_rows, image)
-        image = {name: torch.cat([one, more[name]]) for name, one in image.items()}
+    further, kept_image = _images(stage, rows, at, anchor_rows)
+    image = None if further is None else further.image
     return StepBatch(
         image=image,
-        image_embeddings=kept_image,
+        image_embeddings=_moved(kept_image, device),
         texts=texts,
         text_embeddings=None
         if stored.text_features is None
@@ -213,6 +205,7 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
         groups=() if further is None else further.groups,
         mixed_share=None if further is None else _moved(further.share, device),
         patch_mask=None if further is None else _moved(further.patch_mask, device),
+        patch_pixels=None if further is None else _moved(further.patch_pixels, device),
         base_image=None if stored.base_image is None else _rows(stored.base_image, index, device),
         caption_ids=_caption_ids(stage, rows.texts, device),
         third_tower=None if stored.third_tower is None else _rows(stored.third_tower, index, device),
@@ -226,6 +219,29 @@ def to_step_batch(stage: StageInputs, rows: Batch, at: int, device: torch.device
             for name, teachers in stored.teachers.items()
         },
     )
+
+
+def _images(
+    stage: StageInputs, rows: Batch, at: int, anchor_rows: list[int]
+) -> tuple[FurtherImages | None, Tensor | None]:
+    """The input of the image tower, or the embeddings of the pairs where the tower is precomputed whole."""
+    setup, stored = stage.setup, stage.precomputed
+    if stored.image_features is not None:
+        found = torch.from_numpy(stored.image_features[rows.index.numpy()])
+        if found.ndim == 2:
+            return None, found
+        further = FurtherImages({"hidden": found})
+    elif rows.image is not None:
+        further = add_further_images(rows, setup.objectives.needs, setup.model, setup.settings.seed, at)
+    else:
+        return None, None
+    image = further.image
+    if stored.anchor_images is not None:
+        more = stored.anchor_images.images(anchor_rows, image)
+        image = {name: torch.cat([one, more[name]]) for name, one in image.items()}
+    pairs, groups = rows.index.tolist(), len(further.groups)
+    image = with_patches_read(image, setup.model, setup.settings.seed, at, pairs, groups, anchor_rows)
+    return replace(further, image=image), None
 
 
 def _caption_ids(stage: StageInputs, texts: list[str], device: torch.device) -> Tensor | None:

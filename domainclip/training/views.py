@@ -41,6 +41,7 @@ class StepBatch:
     groups: tuple[str, ...] = ()
     mixed_share: Tensor | None = None  # (b,)
     patch_mask: Tensor | None = None  # (b, n)
+    patch_pixels: Tensor | None = None  # (b, n, c)
     caption_ids: Tensor | None = None  # (b, l), as in `Views`
     base_anchor_image: Tensor | None = None  # (a, d)
     base_scale: float = 100.0  # inverse temperature of the base, where there are anchor images
@@ -90,6 +91,7 @@ class StepBatch:
             extras=self.extras.first(pairs),
             mixed_share=None if self.mixed_share is None else self.mixed_share[:pairs],
             patch_mask=None if self.patch_mask is None else self.patch_mask[:pairs],
+            patch_pixels=None if self.patch_pixels is None else self.patch_pixels[:pairs],
             caption_ids=None if self.caption_ids is None else self.caption_ids[:pairs],
             base_image=None if self.base_image is None else self.base_image[:pairs],
             third_tower=None if self.third_tower is None else self.third_tower[:pairs],
@@ -223,6 +225,7 @@ def _shared_views(
         masked_tokens=_gathered(masked),
         momentum_tokens=_gathered(momentum.image_tokens),
         patch_mask=_gathered(batch.patch_mask),
+        patch_pixels=_gathered(batch.patch_pixels),
         image_tokens=_gathered(patches),
         text_tokens=_gathered(_padded_everywhere(tokens)),
         text_mask=_gathered(_padded_everywhere(mask)),

@@ -11,15 +11,19 @@ import torch
 from transformers import AutoModel, CLIPModel
 
 from domainclip.config import loading as loading_config
+from domainclip.data.batching.batch import collate
 from domainclip.errors import DomainclipError, ModelError, RecipeError
-from domainclip.models import image_resolution, loading
+from domainclip.models import image_resolution, loading, patch_dropout
+from domainclip.models.patch_dropout import PatchDropout
 from domainclip.models.saving import save_model
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.training_setup import make_setup
 from domainclip.report.results_file import load as load_results
 from domainclip.strategies.any_resolution import AnyResolution
+from domainclip.training.dropped_patches import with_patches_read
 from domainclip.training.run_context import RunOptions
+from domainclip.training.setup import to_step_batch
 from tests.support import tiny_models
 from tests.support.tiny_models import noise, stack
 
@@ -71,29 +75,55 @@ def test_the_saved_model_is_a_plain_one_of_the_new_size(tmp_path: Path, make: Ca
     assert AutoModel.from_pretrained(tmp_path / "model").config.vision_config.image_size == 48
 
 
-def test_patches_are_dropped_in_training_alone_and_by_the_random_state(base: Path) -> None:
-    tokens = torch.arange(2 * 17, dtype=torch.float32).reshape(2, 17, 1)
-    torch.manual_seed(0)
-    part = image_resolution.remaining_tokens(tokens, 1, 0.75)
-    assert part.shape == (2, 5, 1)
-    assert torch.equal(part[:, :1], tokens[:, :1])
-    for row, whole in zip(part[:, 1:, 0], tokens[:, 1:, 0], strict=True):
-        assert set(row.tolist()) <= set(whole.tolist())
-        assert len(set(row.tolist())) == 4
+def test_the_chosen_patches_by_hand() -> None:
+    tokens = torch.arange(2 * 5.0).reshape(2, 5, 1)  # a class token and four patches
+    part = patch_dropout.chosen_tokens(tokens, 1, torch.tensor([[0, 3], [1, 2]]))
+    assert part[..., 0].tolist() == [[0, 1, 4], [5, 7, 8]]
+    drawn = PatchDropout(1, 16, 0.75).draw([7, 8, 7])
+    assert drawn.shape == (3, 4)
+    assert all(len(set(row)) == 4 and row == sorted(row) for row in drawn.tolist())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+    assert PatchDropout(0, 16, 0.99).draw([1]).shape == (1, 1)
+
+
+@torch.no_grad()
+def test_patches_are_left_out_where_the_images_of_a_step_name_those_to_read(base: Path) -> None:
     model = loading.load_model(base)
     AnyResolution(patch_dropout=0.5).learning_rates(model)
-    pixels = _pixels(model)
-    whole = model.eval().encode_image(pixels)
-    assert torch.equal(whole, loading.load_model(base).encode_image(pixels))
     model.set_train_mode({"image", "text"})
-    parts = []
-    for seed in (1, 1, 2):  # gradient caching encodes twice from one seed
-        torch.manual_seed(seed)
-        parts.append(model.encode_image(pixels))
-    assert torch.equal(parts[0], parts[1])
-    assert not torch.allclose(parts[0], parts[2], atol=1e-4)
-    assert not torch.allclose(parts[0], whole, atol=1e-4)
+    pixels = _pixels(model)
+    whole = model.encode_image(pixels)
+    assert torch.equal(whole, loading.load_model(base).encode_image(pixels))
+    part = with_patches_read(pixels, model, 0, 0, [4, 9])
+    assert torch.equal(model.encode_image(part), model.encode_image(part))
+    assert not torch.allclose(model.encode_image(part), whole, atol=1e-4)
+    assert torch.equal(model.encode_image(pixels), whole)  # nothing is left of the step before
+    every = {**pixels, patch_dropout.PATCHES_READ: torch.arange(16).expand(2, 16)}
+    assert torch.allclose(model.encode_image(every), whole, atol=1e-6)
     assert not model.has_token_embeddings("image")  # whose patches would be others each time
+
+
+def test_the_draw_is_a_function_of_seed_step_item_and_group_alone(base: Path, corpus: Path) -> None:
+    recipe = _recipe(base, corpus, "objectives={contrastive: {}, image_self_supervision: {}}")
+    setup = make_setup(load_inputs(recipe, "train"))
+    stage = setup.stage_inputs()
+
+    def read(rows: list[int], step: int) -> torch.Tensor:
+        torch.manual_seed(len(rows))  # the state of the generator decides nothing
+        batch = to_step_batch(
+            stage, collate([setup.pairs[0, row] for row in rows]), step, torch.device("cpu")
+        )
+        assert batch.image is not None
+        assert batch.groups == ("image_2",)
+        return batch.image[patch_dropout.PATCHES_READ].reshape(2, len(rows), -1)
+
+    whole = read([1, 5, 2, 8], 3)
+    assert whole.shape == (2, 4, 18)  # half of 6 by 6
+    assert torch.equal(torch.cat([read([1, 5], 3), read([2, 8], 3)], dim=1), whole)  # as two processes do
+    assert torch.equal(read([8, 2, 5, 1], 3), whole.flip(1))
+    assert not torch.equal(read([1, 5, 2, 8], 4), whole)
+    assert not torch.equal(whole[0], whole[1])  # the second view is read by other patches
 
 
 @pytest.mark.parametrize(

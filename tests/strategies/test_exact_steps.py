@@ -16,10 +16,12 @@ from domainclip.data.batching.matches import MatchKeys
 from domainclip.models import dual_encoder, loading
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.short_captions import ShortCaptions
+from domainclip.strategies.any_resolution import AnyResolution
 from domainclip.strategies.long_text import LongText
 from domainclip.strategies.multi_frame import MultiFrame
 from domainclip.strategies.prompt_learning import PromptLearning
 from domainclip.training import step
+from domainclip.training.dropped_patches import with_patches_read
 from domainclip.training.views import StepBatch
 from tests.support.processes import started
 
@@ -27,6 +29,7 @@ PAIRS, FRAMES = 8, 3
 TAIL = "and small dots on the left of a large round circle with stripe and cross " * 8
 STRATEGIES: dict[str, Any] = {
     "long_text": LongText(),
+    "patches": AnyResolution(patch_dropout=0.5),
     "mean": MultiFrame(frames=FRAMES),
     "weighted": MultiFrame(frames=FRAMES, pooling="weighted", image_lr_factor=0),
     "temporal": MultiFrame(frames=FRAMES, pooling="temporal", image_lr_factor=0, text_lr_factor=0),
@@ -57,6 +60,7 @@ def _batch(loaded: dual_encoder.DualEncoder, rows: slice) -> StepBatch:
     image = {"pixels": pixels[rows]}
     if loaded.frames > 1:
         image["shown"] = (torch.arange(FRAMES) <= torch.arange(PAIRS)[:, None] % FRAMES)[rows]
+    image = with_patches_read(image, loaded, 0, 0, range(PAIRS)[rows])
     texts = [
         f"a {('red', 'blue')[i % 2]} {('dog', 'cat')[i // 2 % 2]} {i}. {TAIL if i % 3 else ''}"
         for i in range(PAIRS)
