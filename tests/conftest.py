@@ -44,7 +44,7 @@ WHOLE_RUNS = {
     *("pipelines/test_evaluate.py", "pipelines/test_protocol.py", "pipelines/export/test_onnx_form.py"),
     *("strategies/test_multi_frame.py", "strategies/test_replace_text_tower.py"),
     *("strategies/test_prompt_learning.py", "strategies/test_exact_steps.py"),
-    "strategies/test_training_free.py",
+    *("strategies/test_training_free.py", "strategies/test_retrieval_fusion.py"),
     *(
         "training/test_stages.py",
         "training/test_fsdp.py",
@@ -79,6 +79,7 @@ LONG = {
     "test_a_run_goes_on_from_any_folder",
     "test_a_run_goes_on_in_parts",
     "test_a_run_learns_the_same_whether_anyone_looks",
+    "test_a_run_of_the_recipe_classifies_as_it_was_measured",
     "test_a_run_of_the_recipe_grows_the_base",
     "test_a_run_of_the_recipe_is_compared_with_the_base_at_its_own_size",
     "test_a_run_of_the_recipe_learns_from_pseudo_labels_alone",

@@ -13,18 +13,18 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from domainclip.evaluation.metrics import decisions
-from domainclip.models.support_scorer import SupportScorer
+from domainclip.models.evidence_scorer import EvidenceScorer
 
 
 @dataclass(frozen=True)
 class ScorerChoice:
     """The scorer that was chosen, and what it reaches on the validation split."""
 
-    scorer: SupportScorer | None  # None: no α above 0 is better than the base
+    scorer: EvidenceScorer | None  # None: no α above 0 is better than the base
     metric: str
     base: float  # value of the metric of the base
     chosen: float
-    tried: int  # pairs of α and β
+    tried: int  # pairs of scorer and α
 
     def facts(self) -> dict[str, Any]:
         """For the report."""
@@ -32,16 +32,14 @@ class ScorerChoice:
             return {
                 "class_scorer": f"none: of {self.tried} tried, none improves {self.metric}, {self.base:.3f}"
             }
-        settings, has_beta = self.scorer.settings, self.scorer.settings.form in ("cache", "kl")
-        beta = f", β {settings.beta:g}" if has_beta else ""
         return {
-            "class_scorer": f"{settings.form.replace('_', ' ')}, α {settings.alpha:g}{beta}, the best of "
-            f"{self.tried} by {self.metric}: {self.base:.3f} to {self.chosen:.3f}"
+            "class_scorer": f"{self.scorer.description}, the best of {self.tried} by {self.metric}: "
+            f"{self.base:.3f} to {self.chosen:.3f}"
         }
 
 
 def choose_scorer(
-    scorers: Sequence[SupportScorer],
+    scorers: Sequence[EvidenceScorer],
     alphas: Sequence[float],
     images: np.ndarray,
     scores: np.ndarray,

@@ -227,7 +227,7 @@ def _refuse_support_items(model: Path, recipe: Recipe) -> None:
     if privacy.identifiers not in ("none", "de-identified"):
         raise HubError(
             f"model/{SCORER}: has embeddings of single items, but the card has identifiers: "
-            f"{privacy.identifiers}: correct the card, or adapt with form: class_means"
+            f"{privacy.identifiers}: correct the card, or adapt with training_free, form class_means"
         )
 
 

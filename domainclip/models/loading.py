@@ -25,8 +25,8 @@ from domainclip.models.hyperbolic_space import HyperbolicSpace
 from domainclip.models.open_clip.checkpoint import load_parts
 from domainclip.models.open_clip.config import is_open_clip
 from domainclip.models.plain_weights import make_plain_base
+from domainclip.models.saved_scorer import load_scorer
 from domainclip.models.saving import read_calibration
-from domainclip.models.support_scorer import SupportScorer
 
 
 def load_model(base: str | Path, revision: str | None = None) -> DualEncoder:
@@ -56,7 +56,7 @@ def _load(base: str, folder: Path, commit: str | None, above: tuple[Path, ...]) 
             _load_frame_pooling(model, folder)
     if (folder / checkpoint_files.SCORER).is_file():
         with _reading(base, checkpoint_files.SCORER):
-            model.scorer = SupportScorer.load(folder)
+            model.scorer = load_scorer(folder)
     # Those of a base belong to its own embeddings, and not to those of an adapter on it.
     captioner, space = folder / checkpoint_files.CAPTIONER, folder / checkpoint_files.SPACE
     with _reading(base, "captioner"):

@@ -17,7 +17,7 @@ from domainclip.evaluation.metrics import zero_shot_scores
 from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.evaluation.scorer_choice import choose_scorer
 from domainclip.pipelines.inputs import Inputs
-from domainclip.strategies.base import Support, SupportNeeds
+from domainclip.strategies.base import Support, SupportNeeds, SupportPairs
 from domainclip.training.run_context import RunContext
 from domainclip.training.weight_interpolation import AdaptedModel
 
@@ -56,15 +56,32 @@ def _collect(
 ) -> Support:
     names = list(corpus.classes)
     texts = zero_shot_scores.class_vectors(encoder, [corpus.classes[name].positive for name in names])
+    labels, pairs = np.zeros((0, len(names))), None
     if needs.features == "captions":
         captions = sorted({text for texts_of_item in items["texts"][:] for text in texts_of_item})
-        features, labels = encoder.texts(captions), np.zeros((0, len(names)))
+        features = encoder.texts(captions)
+    elif needs.features == "pairs":
+        features, pairs = _support_pairs(encoder, items, needs.shots, seed)
     else:
         rows = _support_rows(items, label_matrix(items, names), needs.shots, seed)
         items = _readable(encoder, items.select(rows, keep_in_memory=True), "training")
         features, labels = encoder.images(items), label_matrix(items, names)
-    multi_label = corpus.card.multi_label
-    return Support(names, features, labels, texts.astype(np.float32), encoder.scale, multi_label)
+    prompts, multi_label = texts.astype(np.float32), corpus.card.multi_label
+    return Support(names, features, labels, prompts, encoder.scale, multi_label, pairs, seed)
+
+
+def _support_pairs(
+    encoder: CachedEncoder, items: Dataset, count: int | None, seed: int
+) -> tuple[np.ndarray, SupportPairs]:
+    """Images of the items with a caption, at most `count` drawn by their ids, and their first captions."""
+    rows = [row for row, texts in enumerate(items["texts"][:]) if any(text.strip() for text in texts)]
+    if count is not None and count < len(rows):
+        ids = items.select_columns("id").select(rows)["id"][:]
+        rows = sorted(rows[at] for at in seeding.sample(ids, count, "support pairs", seed))
+    items = _readable(encoder, items.select(rows, keep_in_memory=True), "training")
+    captions = [next(text for text in texts if text.strip()) for texts in items["texts"][:]]
+    caption, group = (np.unique(values, return_inverse=True)[1] for values in (captions, items["group"][:]))
+    return encoder.images(items), SupportPairs(encoder.texts(captions), group, caption)
 
 
 def _support_rows(items: Dataset, labels: np.ndarray, shots: int | None, seed: int) -> list[int]:

@@ -39,10 +39,10 @@ def check_support(name: str, needs: SupportNeeds | None, corpus: Corpus) -> None
                 f"{strategy}: no item of the {split} split has a label of the classes: check "
                 "corpus.columns.labels and the splits"
             )
-    if needs.features == "captions" and not any(corpus.splits["train"]["texts"][:]):
-        raise DataError(
-            f"{strategy}.form: captions needs captions in the training split: choose another form"
-        )
+    if needs.features != "images" and not any(corpus.splits["train"]["texts"][:]):
+        place = f"{strategy}:" if needs.features == "pairs" else f"{strategy}.form: captions"
+        remedy = "choose another form" if needs.features == "captions" else "name corpus.columns.texts"
+        raise DataError(f"{place} needs captions in the training split: {remedy}")
 
 
 def check_no_training(recipe: Recipe, strategy: str) -> None:
@@ -57,5 +57,5 @@ def check_no_training(recipe: Recipe, strategy: str) -> None:
     ):
         if given:
             raise RecipeError(
-                f"{key}: strategy {strategy} trains no weight and does not use it: leave it out"
+                f"{key}: strategy {strategy} trains no weight of the model and does not use it: leave it out"
             )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from domainclip.data.cards import Prompts
     from domainclip.data.interfaces import Encoder
     from domainclip.models.dual_encoder import DualEncoder
-    from domainclip.models.support_scorer import SupportScorer
+    from domainclip.models.evidence_scorer import EvidenceScorer
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class SupportNeeds:
-    """What a strategy that trains no weight takes from the training split."""
+    """What a strategy that trains no weight of the model takes from the training split."""
 
-    features: Literal["images", "captions"]
-    shots: int | None  # items of each class, drawn by their ids; None: all
+    features: Literal["images", "captions", "pairs"]
+    shots: int | None  # items of each class (of pairs: in all), drawn by their ids; None: all
     alphas: Sequence[float]  # weights of the evidence that are tried on the validation split
     multi_label: bool = True  # whether it works where several classes may hold together
+
+
+@dataclass(frozen=True)
+class SupportPairs:
+    """The captions of the support images, one of each."""
+
+    texts: np.ndarray  # (s, d) float32 of unit length
+    group: np.ndarray  # (s,) int64: equal for items of one group
+    caption: np.ndarray  # (s,) int64: equal for equal captions
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,20 @@ class Support:
 
     classes: Sequence[str]
     features: np.ndarray  # (s, d) float32 of images, or of captions
-    labels: np.ndarray  # (s, c) of 1, 0 and NaN, the classes of each image; (0, c) of captions
+    labels: np.ndarray  # (s, c) of 1, 0 and NaN, the classes of each image; (0, c) of captions and pairs
     class_texts: np.ndarray  # (c, d) float32, from the prompts of the classes
     scale: float  # inverse temperature of the base
     multi_label: bool
+    pairs: SupportPairs | None = None  # where the needs name them; `features` are their images
+    seed: int = 0  # of all draws
 
 
 class Strategy(Component, ABC):
     """Which weights learn. One file of strategies/ each.
 
     A run calls `requirements`, `with_classes` and `build_model` while it loads its inputs, and `stages` once,
-    when the base has been measured. One that names `support` trains no weight: `class_scorers` is then called
-    in the place of the training.
+    when the base has been measured. One that names `support` trains no weight of the model: `class_scorers`
+    is then called in the place of the training.
     """
 
     default_learning_rate: ClassVar[float] = 1e-5
@@ -78,7 +89,7 @@ class Strategy(Component, ABC):
         """What `class_scorers` needs; None, the default: weights are trained."""
         return None
 
-    def class_scorers(self, support: Support) -> Sequence[SupportScorer]:
+    def class_scorers(self, support: Support) -> Sequence[EvidenceScorer]:
         """The scorers to choose among on the validation split, each at every α of `support`."""
         return ()
 
