@@ -8,7 +8,7 @@ v tokens of the vocabulary, q latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
@@ -40,24 +40,32 @@ def initial_weights(
         drawn: Tensor = torch.randn(*sizes, generator=draw) / sqrt(sizes[-1])
         return drawn
 
-    layers, w = shape.layers, shape.width
+    w = shape.width
     weights = {
         # Rows of the vocabulary's outputs, then the inputs of the start and of a hidden token.
         "tokens": 0.02 * torch.randn(vocabulary + 3, w, generator=draw),
         "position": 0.02 * torch.randn(length + 1, w, generator=draw),
         "image": matrix(w, image_width),
+        **layer_weights(shape, matrix),
+        # Factors of the norms as their difference to 1, so that weight decay pulls them towards 1.
+        "norms": torch.zeros(3 * shape.layers + 2, w),
+    }
+    if shape.latents is not None:
+        weights |= {"latents": matrix(shape.latents, w) * sqrt(w), "pool_in": matrix(2, w, w)}
+    return weights
+
+
+def layer_weights(shape: DecoderShape, matrix: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """The weights of the layers without their norms, where `matrix` draws one of some sizes."""
+    layers, w = shape.layers, shape.width
+    return {
         "self_in": matrix(layers, 3, w, w),
         "self_out": matrix(layers, w, w) / sqrt(6 * layers),
         "cross_in": matrix(layers, 3, w, w),
         "cross_out": matrix(layers, w, w) / sqrt(6 * layers),
         "mlp_in": matrix(layers, 4 * w, w),
         "mlp_out": matrix(layers, w, 4 * w) / sqrt(6 * layers),
-        # Factors of the norms as their difference to 1, so that weight decay pulls them towards 1.
-        "norms": torch.zeros(3 * layers + 2, w),
     }
-    if shape.latents is not None:
-        weights |= {"latents": matrix(shape.latents, w) * sqrt(w), "pool_in": matrix(2, w, w)}
-    return weights
 
 
 def token_logits(
@@ -73,18 +81,36 @@ def token_logits(
     hidden = weights["tokens"][inputs] + weights["position"][:length]
     before = torch.ones(length, length, dtype=torch.bool, device=inputs.device).tril()
     readable = (before | ~causal[:, None, None])[:, None]  # (b, 1, l, l)
+    hidden = run_layers(weights, shape, hidden, image, readable)
+    logits: Tensor = norm(hidden, weights["norms"][-1]) @ weights["tokens"][:-2].T
+    return logits
+
+
+def run_layers(
+    weights: Weights,
+    shape: DecoderShape,
+    hidden: Tensor,
+    memory: Tensor,
+    readable: Tensor | None = None,
+    memory_readable: Tensor | None = None,
+) -> Tensor:
+    """(b, l, w) of the inputs (b, l, w), which read each other and a memory (b, n, w).
+
+    `readable` (b, 1, l, l) and `memory_readable` (b, 1, 1, n) bool: what each input reads; None: all.
+    """
     for at in range(shape.layers):
         norms = weights["norms"][3 * at : 3 * at + 3]
-        rows = _norm(hidden, norms[0])
+        rows = norm(hidden, norms[0])
         query, key, value = (rows @ one.T for one in weights["self_in"][at])
         hidden = hidden + _attend(query, key, value, shape.heads, readable) @ weights["self_out"][at].T
-        rows, (to_query, to_key, to_value) = _norm(hidden, norms[1]), weights["cross_in"][at]
-        context = _attend(rows @ to_query.T, image @ to_key.T, image @ to_value.T, shape.heads)
+        rows, (to_query, to_key, to_value) = norm(hidden, norms[1]), weights["cross_in"][at]
+        context = _attend(
+            rows @ to_query.T, memory @ to_key.T, memory @ to_value.T, shape.heads, memory_readable
+        )
         hidden = hidden + context @ weights["cross_out"][at].T
-        inner = F.gelu(_norm(hidden, norms[2]) @ weights["mlp_in"][at].T)
+        inner = F.gelu(norm(hidden, norms[2]) @ weights["mlp_in"][at].T)
         hidden = hidden + inner @ weights["mlp_out"][at].T
-    logits: Tensor = _norm(hidden, weights["norms"][-1]) @ weights["tokens"][:-2].T
-    return logits
+    return hidden
 
 
 def start_row(weights: Weights) -> int:
@@ -99,7 +125,7 @@ def hidden_row(weights: Weights) -> int:
 
 def _image_memory(weights: Weights, shape: DecoderShape, tokens: Tensor) -> Tensor:
     """(b, n, w), or (b, q, w) where latents gather the image tokens; of d dimensions the first ones count."""
-    rows = _norm(tokens @ weights["image"][:, : tokens.shape[-1]].T, weights["norms"][-2])
+    rows = norm(tokens @ weights["image"][:, : tokens.shape[-1]].T, weights["norms"][-2])
     if shape.latents is None:
         return rows
     query = weights["latents"].expand(len(rows), -1, -1)
@@ -112,5 +138,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, readable: Ten
     return F.scaled_dot_product_attention(q, k, v, attn_mask=readable).transpose(1, 2).flatten(2)
 
 
-def _norm(rows: Tensor, factor: Tensor) -> Tensor:
+def norm(rows: Tensor, factor: Tensor) -> Tensor:
+    """Rows of mean 0 and variance 1, times 1 + factor."""
     return F.layer_norm(rows, rows.shape[-1:]) * (1 + factor)

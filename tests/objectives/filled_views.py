@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainclip.data.batching.matches import Matches
-from domainclip.objectives.base import Objective, Sizes, Teacher, Views
+from domainclip.objectives.base import PATCH_NUMBERS, Objective, Sizes, Teacher, Views
 from tests.support.matches import related
 
 Loss = Callable[[Views], Tensor]
@@ -82,6 +82,11 @@ def filled(
     masks = {
         "mixed_image": {"mixed_share": torch.rand(b, generator=draw, dtype=dtype)},
         "masked_tokens": {"patch_mask": (torch.arange(n) + torch.arange(b)[:, None]) % n < 2},
+        "patch_pixels": {
+            "patch_pixels": torch.rand(
+                b, n, PATCH_NUMBERS, generator=torch.Generator().manual_seed(9), dtype=dtype
+            )
+        },
         "text_tokens": {"text_mask": torch.arange(length) < 1 + torch.arange(b)[:, None] % length},
         "extra_text": {
             "extra_text_mask": torch.arange(k) < torch.arange(b)[:, None] % (k + 1),

@@ -23,6 +23,7 @@ from domainclip.models.patch_embeddings import patch_grid
 from domainclip.objectives.base import Sizes, Teacher
 from domainclip.strategies.lora import Lora
 from domainclip.training import step
+from domainclip.training.further_images import patch_pixels
 from domainclip.training.memory import Memory
 from domainclip.training.views import StepBatch
 from tests.objectives.filled_views import _some_rows
@@ -89,6 +90,7 @@ def _batch(loaded: dual_encoder.DualEncoder, name: str, objective: Any) -> StepB
         patch_mask=torch.arange(patches).expand(PAIRS, patches) % 2 == 1
         if "masked_tokens" in needs
         else None,
+        patch_pixels=patch_pixels(pixels[:PAIRS], loaded) if "patch_pixels" in needs else None,
         caption_ids=loaded.text_tokenizer.word_ids(TEXTS) if "caption_ids" in needs else None,
         base_anchor_image=rows[2][:anchors] if anchors else None,
         base_scale=10.0,
