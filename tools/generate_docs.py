@@ -39,6 +39,7 @@ COMMANDS = [
     "ablate",
     "classify",
     "search",
+    "caption",
     "explore",
     "embed",
     "export",

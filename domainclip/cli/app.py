@@ -16,6 +16,7 @@ import typer
 from domainclip.cli import (
     ablate,
     audit,
+    caption,
     cards,
     classify,
     components,
@@ -59,6 +60,7 @@ app.command()(tune.tune)
 app.command()(merge.merge)
 app.command()(classify.classify)
 app.command()(search.search)
+app.command()(caption.caption)
 app.command()(explore.explore)
 app.command()(embed.embed)
 app.command()(export.export)

@@ -24,6 +24,8 @@ _MEANT = {
     "predict": "classify",
     "infer": "classify",
     "inference": "classify",
+    "describe": "caption",
+    "captions": "caption",
     "retrieve": "search",
     "retrieval": "search",
     "encode": "embed",

@@ -27,6 +27,15 @@ class UnreadableSource:
 
 
 @dataclass(frozen=True)
+class LoadedImages:
+    """One chunk of images, preprocessed: the positions of those that can be read, and the others."""
+
+    rows: list[int]  # (n,) positions among the sources
+    inputs: list[dict[str, np.ndarray]]  # (n,)
+    faults: dict[int, str]  # by position: why an image cannot be read
+
+
+@dataclass(frozen=True)
 class EncodedImages:
     """One chunk of images: the positions of those that can be read, their embeddings, and the others."""
 
@@ -35,10 +44,8 @@ class EncodedImages:
     faults: dict[int, str]  # by position: why an image cannot be read
 
 
-def encode_stream(
-    encoder: ModelEncoder, sources: Sequence[ImageSource], progress: CountProgress
-) -> Iterator[EncodedImages]:
-    """The embeddings of all sources, in order, in chunks of the size that an evaluation has.
+def load_stream(encoder: ModelEncoder, sources: Sequence[ImageSource]) -> Iterator[LoadedImages]:
+    """The preprocessed images of all sources, in order, in chunks of the size that an evaluation has.
 
     Memory: a few chunks of preprocessed images.
     """
@@ -54,10 +61,17 @@ def encode_stream(
     row_chunks = list(chunks.split(range(len(sources))))
     for rows, loaded in zip(row_chunks, chunks.load_ahead(load, row_chunks), strict=True):
         inputs = {row: one for row, one in zip(rows, loaded, strict=True) if not isinstance(one, str)}
-        empty = np.zeros((0, encoder.width), np.float32)
-        yield EncodedImages(
-            rows=list(inputs),
-            embeddings=encoder.encode_image_chunk(list(inputs.values())) if inputs else empty,
-            faults={row: one for row, one in zip(rows, loaded, strict=True) if isinstance(one, str)},
-        )
-        progress.advance(len(rows))
+        faults = {row: one for row, one in zip(rows, loaded, strict=True) if isinstance(one, str)}
+        yield LoadedImages(list(inputs), list(inputs.values()), faults)
+
+
+def encode_stream(
+    encoder: ModelEncoder, sources: Sequence[ImageSource], progress: CountProgress
+) -> Iterator[EncodedImages]:
+    """The embeddings of all sources, in order; chunks and memory as of `load_stream`."""
+    for chunk in load_stream(encoder, sources):
+        embeddings = np.zeros((0, encoder.width), np.float32)
+        if chunk.inputs:
+            embeddings = encoder.encode_image_chunk(chunk.inputs)
+        yield EncodedImages(chunk.rows, embeddings, chunk.faults)
+        progress.advance(len(chunk.rows) + len(chunk.faults))

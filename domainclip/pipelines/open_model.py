@@ -1,4 +1,4 @@
-"""The model that `classify`, `search` and `embed` use: of a run, a checkpoint, a folder or the Hub."""
+"""The model of `classify`, `search`, `embed` and `caption`: of a run, a checkpoint, a folder or the Hub."""
 
 from __future__ import annotations
 

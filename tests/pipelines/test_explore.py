@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from domainclip.cli.app import main
 from domainclip.errors import DataError, ModelError, RecipeError
 from domainclip.evaluation.probes.retrieval import Retrieval
 from domainclip.evaluation.probes.zero_shot import ZeroShot
-from domainclip.inference.adapted_model import load_model
+from domainclip.inference.adapted_model import AdaptedModel, load_model
 from domainclip.inference.explorer.application import Application
 from domainclip.inference.explorer.explorer import Explorer
 from domainclip.inference.explorer.local_server import LocalServer, Reply
 from domainclip.inference.explorer.view import View
+from domainclip.objectives.base import Sizes
+from domainclip.objectives.captioning import Captioning
 from domainclip.pipelines.explore import ExploreRequest, open_page
 from tests.conftest import make_corpus
 from tests.evaluation.probes.synthetic_sets import metric_value
@@ -338,3 +341,23 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
         main(["explore", str(run), "--port", str(other.server_port)])
     assert end.value.code == 2
     assert f"--port {other.server_port}: Address already in use: name another one" in capsys.readouterr().err
+
+
+def test_an_item_has_the_caption_that_its_model_writes_where_it_may_be_shown(page: Application) -> None:
+    explored = page.explorer.explored
+    model = explored.models[1].encoder.model
+    objective = Captioning(layers=1, width=4, heads=2)
+    sizes = Sizes(model.width, vocabulary=np.array([300, 301]), caption_tokens=3)
+    objective.add_to_model(model, objective.initial_weights(sizes, 0), objective.initial_memory(sizes, 0))
+    try:
+        (expected,) = AdaptedModel(model).write_captions([explored.data.items[7]["image"]["path"]], beams=3)
+        shown = html.unescape(got(page, page="item", row=7))
+        assert shown.count("Written caption") == 1  # the base has no captioner
+        assert f'<p class="written">{expected}</p>' in shown
+        assert "may repeat a training caption" in shown
+        privacy = explored.card.privacy.model_copy(update={"burned_in_text": "unknown"})
+        card = explored.card.model_copy(update={"privacy": privacy})
+        assert replace(explored, data=replace(explored.data, card=card)).written_caption(1, 7) == ""
+    finally:
+        model.captioner = None
+    assert "Written caption" not in got(page, page="item", row=7)

@@ -22,6 +22,7 @@ from domainclip.evaluation.metrics.subgroup_cells import (
 )
 
 _SMALLEST = 10  # groups of a value that is offered as a filter, where ids are pseudonyms
+_BEAMS = 3  # captions that are tried at once for an item
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class Explored:
     def images(self, model: int) -> np.ndarray:
         """(n, d) float32 of unit length: the embeddings of the items by one model."""
         return self.models[model].encoder.images(self.data.items)
+
+    def written_caption(self, model: int, row: int) -> str:
+        """The caption that a model writes for an item; empty where it has no captioner, or may not show it.
+
+        A captioner can repeat the captions that it has learned, so it is bound by what the card allows.
+
+        Raises: DataError when the image cannot be read any more.
+        """
+        encoder = self.models[model].encoder
+        if not self.shows_content or not encoder.has_captioner:
+            return ""
+        (caption,) = encoder.write_captions(self.data.items.select([row]), _BEAMS)
+        return caption
 
     def captions(self, rows: Sequence[int]) -> list[str]:
         """The first caption of each of some items; empty where it must not be shown or there is none."""

@@ -64,6 +64,7 @@ class ModelDetail:
     model: str
     classes: Sequence[tuple[str, str]]  # the most probable first, with a probability or score
     captions: Sequence[tuple[str, bool]]
+    written: str  # by the captioner of the model; empty where it has none, or the caption must not be shown
     nearest: Sequence[ItemCard]
 
 
@@ -82,6 +83,7 @@ def item_details(explorer: Explorer, view: View, compared: Compared | None) -> l
                 explorer.explored.models[model].label,
                 _class_list(explorer, view, model) if classes else [],
                 answers.captions_of_item(explorer.explored, model, view.row, _TOP),
+                explorer.explored.written_caption(model, view.row),
                 nearest,
             )
         )
