@@ -32,6 +32,8 @@ class EmbeddingCache:
     """
 
     memory: dict[Any, np.ndarray] = field(default_factory=dict)  # (tower, items) -> (n, d)
+    # Keys of images in memory that a short-lived model computed, of which few remain and are worth a file.
+    unwritten: set[Any] = field(default_factory=set)
     disk: DiskEmbeddings | None = None
     precision: Precision = "fp32"  # in which embeddings are computed; part of the tower's key
     pixels: PreprocessedImages = field(default_factory=PreprocessedImages)  # none are stored by default

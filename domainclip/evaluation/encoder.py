@@ -75,7 +75,18 @@ class CachedEncoder(ModelEncoder):
 
     def put(self, items: Dataset, embeddings: np.ndarray) -> None:
         """Store the image embeddings (n, d) of these items in memory."""
-        self.cache.memory[self.image_key, items._fingerprint] = embeddings
+        key = (self.image_key, items._fingerprint)
+        self.cache.memory[key] = embeddings
+        if self.cache.disk is None:
+            self.cache.unwritten.add(key)
+
+    def write_remaining(self, items: Dataset) -> None:
+        """Write embeddings in memory to the disk cache, if a short-lived model of equal weights made them."""
+        key = (self.image_key, items._fingerprint)
+        if self.cache.disk is not None and key in self.cache.unwritten:
+            name = _entry_names({self.image_key: self}, items)[self.image_key]
+            self.write_disk(name, self.cache.memory[key])
+            self.cache.unwritten.discard(key)
 
     def read_disk(self, name: str | None, rows: int) -> np.ndarray | None:
         """An entry of the disk cache, if all processes can read it: one that computed it alone would hang."""
@@ -114,6 +125,8 @@ def encode_images(encoders: Sequence[CachedEncoder], items: Dataset) -> Dataset:
     whole = items._fingerprint
     items = next((encoder.readable[whole] for encoder in encoders if whole in encoder.readable), items)
     if all(encoder.has(items) for encoder in encoders):
+        for encoder in encoders if items._fingerprint == whole else ():
+            encoder.write_remaining(items)
         return items
     items, embeddings = _read_or_encode({encoder.image_key: encoder for encoder in encoders}, items)
     for encoder in encoders if len(items) else ():

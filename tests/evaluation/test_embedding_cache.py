@@ -352,3 +352,19 @@ def test_the_precision_is_part_of_the_key_and_its_distance_is_measured(
     assert (parity.precision, parity.images) == ("bf16", 5)
     assert parity.image_distance == pytest.approx(distances[0], abs=1e-6)
     assert str(parity).startswith("evaluate.precision: bf16: the cosine distance from fp32 is at most ")
+
+
+def test_what_a_short_lived_model_computed_is_written_once_it_is_the_final_one(
+    model: DualEncoder, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, memory = items(samples(20)), EmbeddingCache.make(on_disk=True)
+    computed = CachedEncoder(model, memory.memory_only).images(data)  # as of an α that is tried
+    assert entries(cache_folder) == []
+    final = CachedEncoder(model, memory)
+    encode_images([final], data)
+    encode_images([final], data)
+    (entry,) = entries(cache_folder)
+    monkeypatch.setattr(DualEncoder, "encode_image", None)  # the next command reads it
+    again = CachedEncoder(model, EmbeddingCache.make(on_disk=True))
+    np.testing.assert_array_equal(again.images(data), computed)
+    assert entries(cache_folder) == [entry]
