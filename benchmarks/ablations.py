@@ -20,12 +20,17 @@ from pathlib import Path
 SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
 RUNS = Path(os.environ.get("DOMAINCLIP_ABLATIONS", "build/ablations"))
 PLANS = Path(__file__).parent / "ablations"
-# …_seeds compare the built-in recipe with plain fine-tuning, with three seeds; the others its components.
+# …_seeds compare the built-in recipe with plain fine-tuning, …_objectives further objectives with the
+# contrastive one, each with three seeds; the others compare components of the built-in recipe.
 CORPORA = {
     "art_paintings_seeds": "art",
     "astronomy_seeds": "astronomy",
     "medical_xray_seeds": "medical",
     "multilingual_seeds": "multilingual",
+    "art_paintings_objectives": "art",
+    "astronomy_objectives": "astronomy",
+    "medical_xray_objectives": "medical",
+    "multilingual_objectives": "multilingual",
     "medical_xray": "medical",
     "astronomy": "astronomy",
     "art_paintings": "art",
@@ -44,7 +49,9 @@ over the seeds, the difference from the base with its interval, p, and p after c
 of the table. The plan then chooses a variant on validation, by the rule of
 [ablation.md](../guide/ablation.md), and only that one and the reference are measured on the test split.
 The plans *seeds* compare the built-in recipe with plain fine-tuning (image tower locked, the text tower
-trained at 5e-4 for ten epochs, the contrastive loss alone), three seeds each; the others have one seed.
+trained at 5e-4 for ten epochs, the contrastive loss alone), three seeds each. The plans *objectives* lock
+the image tower as well, train for ten epochs at 5e-4 with the anchor, and add one objective at a time to the
+contrastive one, or replace it, with three seeds and no interpolation. The others have one seed.
 
 ## Earlier findings
 
