@@ -17,6 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import frontier
+
 SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
 RUNS = Path(os.environ.get("DOMAINCLIP_ABLATIONS", "build/ablations"))
 PLANS = Path(__file__).parent / "ablations"
@@ -53,6 +57,16 @@ trained at 5e-4 for ten epochs, the contrastive loss alone), three seeds each. T
 the image tower as well, train for five epochs at 5e-4 with the anchor, and add one objective at a time to the
 contrastive one, or replace it, with three seeds and no interpolation. The others have one seed.
 
+## Gain against forgetting
+
+![Gain in the domain against the change on general photographs](frontier.svg)
+
+Plain fine-tuning and the built-in recipes on four corpora, three seeds each, on the test split
+(`python benchmarks/frontier.py`). The built-in recipes gain as much or more, and no loss on general
+photographs can be shown. That a loss is below one point, the dashed line, cannot be shown either: with 1,000
+and 159 photographs the lower end of the interval lies 1.3 to 2.1 points below zero for accuracy, 1.7 to 2.9
+for the recall of images, and 3.5 to 4.9 for that of captions.
+
 ## Earlier findings
 
 *Measured before November 2026, on the test split, with one seed, by procedures that have changed since: the
@@ -86,6 +100,7 @@ def main() -> None:
         run(name, overrides)
     TARGET.write_text(page(RUNS), encoding="utf-8")
     print(TARGET)
+    frontier.main()
 
 
 def run(name: str, overrides: list[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import ablations
+from benchmarks import ablations, frontier
 
 
 def test_the_page_has_every_plan_with_the_tables_that_there_are(tmp_path: Path) -> None:
@@ -41,3 +43,39 @@ def test_the_page_in_the_documentation_is_the_one_that_the_script_writes() -> No
     written = (Path(__file__).parents[1] / ablations.TARGET).read_text(encoding="utf-8")
     assert written.startswith(ablations.HEAD)
     assert all(f"### {name.replace('_', ' ')}\n" in written for name in ablations.CORPORA)
+
+
+def _row(probe: str, dataset: str, metric: str, value: float) -> dict[str, Any]:
+    difference = {"value": value, "low": value - 0.05, "high": value + 0.05}
+    return {
+        **{"probe": probe, "dataset": dataset, "metric": metric},
+        "variants": [{"variant": "plain", "difference": difference}],
+    }
+
+
+def test_the_figure_has_a_mark_for_each_measure_taken_on_both_sets() -> None:
+    results = [
+        _row("zero_shot", "test", "accuracy", 0.4),
+        _row("zero_shot", "general", "accuracy", -0.3),
+        _row("zero_shot", "test", "macro_accuracy", 0.5),  # is in no figure
+        _row("retrieval", "test", "image_to_text_r1", 0.1),  # and nothing outside of the domain
+    ]
+    (mark,) = frontier.marks({"protocol": {"general": "general"}, "results": results})
+    assert mark.variant == "plain"
+    assert mark.measure == "●"
+    assert (mark.inside.value, mark.inside.low, mark.inside.high) == pytest.approx((40, 35, 45))
+    assert mark.outside.value == pytest.approx(-30)
+    figure = ElementTree.fromstring(frontier.figure({"X <rays>": [mark]}))
+    texts = ["".join(node.itertext()).strip() for node in figure.iter("{http://www.w3.org/2000/svg}text")]
+    assert "X <rays>" in texts
+    assert "plain: in the domain +40.0, outside -30.0●" in texts
+
+
+def test_places_in_the_figure_by_hand() -> None:
+    assert frontier.across(-55) == 52
+    assert frontier.across(15) == 400
+    assert frontier.across(-20) == 226  # half way
+    assert frontier.across(-99) == 52  # at the end of the axis
+    assert frontier.down(-20) == 208
+    assert frontier.down(100) == 20
+    assert frontier.down(40) == 114
