@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from domainclip.data.batching.extras import SecondView
+    from domainclip.data.batching.item_sources import SourceKind
     from domainclip.data.batching.matches import Matches, RowMask
     from domainclip.models.dual_encoder import DualEncoder
 
@@ -74,11 +75,13 @@ class Views:
     # (b, d) embeddings of the images and the texts by the moving average of the weights, without gradient
     momentum_image: Tensor | None = None
     momentum_text: Tensor | None = None
-    # Optional, and of this objective alone; see `Objective.extra_texts` and `ObjectiveInputs.value_column`:
+    # Optional, and of this objective alone; see `Objective.extra_texts`, and `value_column` and `source` of
+    # `ObjectiveInputs`:
     extra_text: Tensor | None = None  # (b, k, d) embeddings of further texts of each pair
     extra_text_mask: Tensor | None = None  # (b, k) bool: which of these texts exist
     extra_caption: Tensor | None = None  # (b, k) int64: their numbers, as in `matches`
-    pair_value: Tensor | None = None  # (b,) fp32, a number of each pair; NaN where the corpus has none
+    # (b,) fp32, a number of each pair, or that of its source from 0; NaN where the corpus has none
+    pair_value: Tensor | None = None
     # By name: weights of this objective alone, which learn; their moving averages, if it has a momentum;
     # and what its `update_memory` returned after the step before.
     own_weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -162,6 +165,14 @@ class TagWords:
 
 
 @dataclass(frozen=True)
+class ItemSource:
+    """Which columns of an item are its source, as the card names them."""
+
+    by: SourceKind
+    given_labels: bool  # whether sources are compared among items of equal labels only
+
+
+@dataclass(frozen=True)
 class Sizes:
     """What the own weights and the memory of an objective begin with."""
 
@@ -174,6 +185,7 @@ class Sizes:
     # Where some objective reads "caption_ids": those of all training captions, ascending, and the most of one
     vocabulary: np.ndarray | None = None  # (v,) int64
     caption_tokens: int = 0
+    sources: int = 0  # of the training items, the most that some objective reads
 
 
 @dataclass(frozen=True)
@@ -181,6 +193,7 @@ class ObjectiveInputs:
     """What a run looks up or computes for one objective."""
 
     value_column: str | None = None  # key of the items' meta that `Views.pair_value` is read from
+    source: ItemSource | None = None  # what `Views.pair_value` has the number of, in the place of a column
     teachers: tuple[str, ...] = ()  # folders or Hub ids of the models in `Views.teachers`
     third_tower: ThirdTower | None = None
     # Share of the moving average of the weights that a step leaves unchanged; None: none is computed.

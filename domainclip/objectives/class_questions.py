@@ -24,17 +24,19 @@ from domainclip.objectives.base import Objective, Views
 class ClassQuestions(Objective):
     """1/q Σ_c log(1 + exp(−s (x · a_c − x · w_c))): the right answer a_c to a question, the wrong one w_c.
 
-    The answers are a positive and a negative prompt of the class, as the card has them under `classes`; for a
-    class without negative prompts, `negative` makes some of its name. Zero-shot classification asks the same:
-    softmax of s x · positive and s x · negative, class by class. A loss that matches an image with one label
-    among others teaches classes against each other, and a finding that occurs beside another is unlearned;
-    here no class is a negative of another.
+    The answers are a positive and a negative prompt of the class, as the card has them under `classes`. A
+    class without negative prompts is asked in one of the `forms`, drawn in each epoch: both answers have the
+    same form, so that nothing but the negation and the class tells them apart. Zero-shot classification asks
+    the same: softmax of s x · positive and s x · negative, class by class. A question that is learned in one
+    form alone is not answered in others ("no {}" against "chest x-ray, no {}"): name several. A loss that
+    matches an image with one label among others teaches classes against each other, and a finding that occurs
+    beside another is unlearned; here no class is a negative of another.
     Classes marked as unknown (−1) are left out, or taken as absent or present, the policies of CheXpert
     [arXiv:1901.07031]. The normal class ("No Finding") has no opposite: it is asked only where the card has
     its negative prompts. A pair is asked about all of its classes and a sample of the others, up to
     `per_pair` questions, drawn anew in each epoch; one without labels about none, unless each class has its
     own column. Differs from the paper, which learns contexts in the place of prompts, pools regions and
-    weighs errors asymmetrically. Cost: two texts a class and prompt at most: equal texts are encoded once.
+    weighs errors asymmetrically. Cost: two texts a class and form at most: equal texts are encoded once.
     [arXiv:2206.09541]
     """
 
@@ -44,16 +46,21 @@ class ClassQuestions(Objective):
         "name the classes under classes of the card, or templates, and the labels under columns.labels"
     )
 
-    # Negative prompts of a class without its own; {} is its name.
-    negative: list[str] = field(default_factory=lambda: ["no {}"])
+    # Positive to negative prompt, for a class without negative prompts in the card; {} is its name.
+    forms: dict[str, str] = field(default_factory=lambda: {"{}": "no {}"})
     per_pair: Annotated[int, Field(ge=1, le=64)] = 16  # questions
     unknown: Literal["ignore", "absent", "present"] = "ignore"  # how a class marked as unknown (-1) counts
 
     def __post_init__(self) -> None:
-        for template in self.negative:
-            if template.count("{}") != 1:
+        for positive, negative in self.forms.items():
+            for template in (positive, negative):
+                if template.count("{}") != 1:
+                    raise RecipeError(
+                        f'objectives.class_questions.forms: "{template}" must hold {{}} once, for the class'
+                    )
+            if positive == negative:
                 raise RecipeError(
-                    f'objectives.class_questions.negative: "{template}" must hold {{}} once, for the class'
+                    f'objectives.class_questions.forms: both answers are "{positive}": negate the second'
                 )
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
@@ -63,20 +70,23 @@ class ClassQuestions(Objective):
             present |= unknown
         if self.unknown != "ignore":
             unknown = set()
-        asked = [name for name in pair.classes if name not in unknown and self._negatives(pair, name)]
+        asked = [name for name in pair.classes if name not in unknown and self._answers(pair, name)]
         # All of its classes first, then a sample of the others.
         asked.sort(key=lambda name: (name not in present, seeding.stable(pair.seed, "question", name)))
-        answers = []
+        texts = []
         for name in asked[: self.per_pair]:
-            yes = _drawn(pair.classes[name].positive, pair, name)
-            no = _drawn(self._negatives(pair, name), pair, name)
-            answers += [yes, no] if name in present else [no, yes]
-        return answers
+            yes, no = _drawn(self._answers(pair, name), pair, name)
+            texts += [yes, no] if name in present else [no, yes]
+        return texts
 
-    def _negatives(self, pair: TrainingPair, name: str) -> Sequence[str]:
-        if written := pair.classes[name].negative:
-            return written
-        return [] if names_normal_class(name) else [text.replace("{}", name) for text in self.negative]
+    def _answers(self, pair: TrainingPair, name: str) -> list[tuple[str, str]]:
+        """Every positive and negative prompt that the class may be asked with; none for the normal class."""
+        prompts = pair.classes[name]
+        if prompts.negative:
+            return [(yes, no) for yes in prompts.positive for no in prompts.negative]
+        if names_normal_class(name):
+            return []
+        return [(yes.replace("{}", name), no.replace("{}", name)) for yes, no in self.forms.items()]
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process, ln 2 at chance; a pair without questions counts 0."""
@@ -90,5 +100,5 @@ class ClassQuestions(Objective):
         return (nats.sum(dim=1) / exists.sum(dim=1).clamp_min(1)).mean()
 
 
-def _drawn(prompts: Sequence[str], pair: TrainingPair, name: str) -> str:
-    return min(prompts, key=lambda text: seeding.stable(pair.seed, name, text))
+def _drawn(answers: Sequence[tuple[str, str]], pair: TrainingPair, name: str) -> tuple[str, str]:
+    return min(answers, key=lambda both: seeding.stable(pair.seed, name, *both))

@@ -102,8 +102,11 @@ def _check_sources(recipe: Recipe, card: Card) -> None:
 
     Raises: RecipeError.
     """
-    within = recipe.curation.get("within_source")
-    used = {"curation.within_source.by": within.get("by", "source")} if within is not None else {}
+    options = {
+        "curation.within_source": recipe.curation.get("within_source"),
+        "objectives.source_adversary": recipe.objectives.get("source_adversary"),
+    }
+    used = {f"{key}.by": own.get("by", "source") for key, own in options.items() if own is not None}
     if recipe.source_removal is not None:
         used["source_removal.by"] = recipe.source_removal.by
         if "hyperbolic" in recipe.objectives:

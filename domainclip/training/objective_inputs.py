@@ -11,6 +11,7 @@ import numpy as np
 
 from domainclip.components import WeightedObjectives
 from domainclip.data.batching.extras import ExtraSpec, to_number
+from domainclip.data.batching.item_sources import COLUMNS_OF, SourceNumbers, source_names
 from domainclip.data.batching.pairs import Pairs
 from domainclip.data.corpus import Corpus
 from domainclip.data.text.tags import frequent_words
@@ -18,7 +19,7 @@ from domainclip.errors import DataError, RecipeError
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.layers import Modality
 from domainclip.models.text_tokenizer import TextTokenizer
-from domainclip.objectives.base import TagWords
+from domainclip.objectives.base import ItemSource, TagWords
 
 _MODALITIES: tuple[Modality, ...] = ("image", "text")
 _NEED_ALL_PAIRS = {"labels", "tags", "teachers", "base_image", "third_tower", "caption_ids"}
@@ -37,6 +38,11 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus, mixed: Sequence[Corpu
     }
     for name, column in columns.items():
         _require_numbers(f"objectives.{name}.column", column, corpus)
+    sources = {
+        name: _source_numbers(name, inputs.source, corpus)
+        for name, inputs in terms.inputs.items()
+        if inputs.source is not None
+    }
     classes = _classes([corpus, *mixed]) if "labels" in terms.needs else ()
     tags = [_tags(name, i.tag_words, corpus) for name, i in terms.inputs.items() if i.tag_words is not None]
     return ExtraSpec(
@@ -47,6 +53,7 @@ def pair_extras(terms: WeightedObjectives, corpus: Corpus, mixed: Sequence[Corpu
         terms.second_view,
         corpus.classes,
         all_labelled=isinstance(corpus.card.columns.labels, list),
+        sources=sources,
     )
 
 
@@ -70,10 +77,14 @@ def caption_vocabulary(pairs: Pairs, tokenizer: TextTokenizer) -> np.ndarray:
 
 
 def mixed_extras(spec: ExtraSpec, corpus: Corpus) -> ExtraSpec:
-    """What the objectives need of the pairs of a corpus that is mixed in: only of classes that it has too."""
+    """What the objectives need of the pairs of a corpus that is mixed in: only of classes that it has too.
+
+    Its sources are none of those of the corpus, even where they have the same names.
+    """
     prompts = {name: texts for name, texts in spec.prompts.items() if name in corpus.classes}
     all_labelled = bool(prompts) and isinstance(corpus.card.columns.labels, list)
-    return replace(spec, prompts=prompts, all_labelled=all_labelled)
+    sources = {name: replace(numbers, numbers={}) for name, numbers in spec.sources.items()}
+    return replace(spec, sources=sources, prompts=prompts, all_labelled=all_labelled)
 
 
 def _classes(corpora: Sequence[Corpus]) -> tuple[str, ...]:
@@ -98,6 +109,25 @@ def _tags(name: str, words: TagWords, corpus: Corpus) -> tuple[str, ...]:
             f"{words.min_items} training items name, and not those of all: lower it, or leave {name} out"
         )
     return tags
+
+
+def _source_numbers(name: str, source: ItemSource, corpus: Corpus) -> SourceNumbers:
+    items = corpus.splits["train"]
+    numbers = SourceNumbers.of(items, source.by)
+    if len(numbers.numbers) < 2:
+        raise DataError(
+            f"objectives.{name}.by: the training items of corpus {corpus.card.name} have fewer than two values "
+            f"of {source.by}: name {COLUMNS_OF[source.by]} in the card, or leave {name} out"
+        )
+    pairs = zip(source_names(items, source.by), items["labels"][:], strict=True)
+    both = {(own, frozenset(labels)) for own, labels in pairs if any(own)}
+    if source.given_labels and len({labels for _, labels in both}) == len(both):
+        raise DataError(
+            f"objectives.{name}.given_labels: no label occurs in two values of {source.by}, so nothing "
+            f"distinguishes the source from the label: leave {name} out; "
+            f"objectives.{name}.given_labels=false would hide the label too"
+        )
+    return numbers
 
 
 def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool) -> None:
@@ -128,7 +158,8 @@ def check_objectives(terms: WeightedObjectives, base: DualEncoder, stream: bool)
                     "take a base of another family"
                 )
         of_group = "image_2" in objective.needs and objective.inputs.second_view == "same_group"
-        if stream and (of_group or objective.needs & _NEED_ALL_PAIRS):
+        of_all = of_group or objective.inputs.source is not None or objective.needs & _NEED_ALL_PAIRS
+        if stream and of_all:
             raise RecipeError(
                 f"objectives.{name}: needs all training pairs at once, and a stream shows a few: leave it "
                 "out, or store the corpus with domainclip data prepare and train on that"
@@ -160,6 +191,23 @@ def count_extra_texts(pairs: Pairs, remedies: Mapping[str, str]) -> tuple[str, .
 def _has_text(pairs: Pairs, index: int, name: str) -> bool:
     extras = pairs.extras_of(index, pairs.caption_pools[index].texts[0], 0)
     return extras is not None and bool(extras.texts[name])
+
+
+def check_image_tower_learns(terms: WeightedObjectives, strategy: str, factors: Mapping[str, float]) -> None:
+    """Check that the image tower learns where an objective changes its embeddings and nothing else.
+
+    `factors` are those on the learning rate, by weight.
+
+    Raises: RecipeError with the objective and the remedy.
+    """
+    if any(factor > 0 for name, factor in factors.items() if name.startswith("image/")):
+        return
+    for name, objective in terms.by_name.items():
+        if objective.inputs.source is not None:
+            raise RecipeError(
+                f"objectives.{name}: changes the embeddings of images alone, and strategy.{strategy} trains no "
+                "weight of the image tower: leave it out, or take another strategy, or source_removal"
+            )
 
 
 _SINGLE_IMAGE_VIEWS = {

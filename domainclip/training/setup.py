@@ -111,6 +111,7 @@ class TrainingSetup:
             base_images=outputs.base_image,
             vocabulary=outputs.vocabulary,
             caption_tokens=self.model.max_tokens,
+            sources=max((len(numbers.numbers) for numbers in spec.sources.values()), default=0),
         )
 
     @property

@@ -114,7 +114,7 @@ def filled_for(objective: Objective, **options: Any) -> Views:
     views = filled(needs, **options)
     width, dtype = views.image.shape[-1], views.image.dtype
     sizes = Sizes(
-        width, THIRD, 2, TAGS, _some_rows(width), vocabulary=np.array([2, 3, 5, 8]), caption_tokens=3
+        width, THIRD, 2, TAGS, _some_rows(width), np.array([2, 3, 5, 8]), caption_tokens=3, sources=2
     )
     start = objective.initial_weights(sizes, 0)
     own = {name: _nudged(tensor.to(dtype)) for name, tensor in start.items()}

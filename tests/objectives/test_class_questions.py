@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from math import exp, log
 
@@ -18,7 +19,7 @@ from tests.support.text_objectives import batch, shown
 
 CLASSES = {
     "Effusion": Prompts(positive=["effusion"], negative=["clear"]),
-    "Edema": Prompts(positive=["edema"]),
+    "Edema": Prompts(positive=["a film of edema"]),
     "No Finding": Prompts(positive=["no finding"]),
 }
 
@@ -57,9 +58,9 @@ def test_it_is_the_mean_binary_cross_entropy_of_the_questions() -> None:
 
 def test_a_class_is_no_negative_of_another() -> None:
     """Both findings of an item are answered with yes; the normal class has no opposite and is not asked."""
-    assert _asked("Effusion", "Edema") == {("effusion", "clear"), ("edema", "no Edema")}
-    assert _asked("Effusion") == {("effusion", "clear"), ("no Edema", "edema")}
-    assert _asked("No Finding") == {("clear", "effusion"), ("no Edema", "edema")}
+    assert _asked("Effusion", "Edema") == {("effusion", "clear"), ("Edema", "no Edema")}
+    assert _asked("Effusion") == {("effusion", "clear"), ("no Edema", "Edema")}
+    assert _asked("No Finding") == {("clear", "effusion"), ("no Edema", "Edema")}
     written = CLASSES | {"No Finding": Prompts(positive=["no finding"], negative=["abnormal"])}
     pair = replace(shown("a report", labels=["No Finding"]), classes=written)
     assert ("no finding", "abnormal") in zip(*[iter(ClassQuestions().extra_texts(pair))] * 2, strict=True)
@@ -67,7 +68,7 @@ def test_a_class_is_no_negative_of_another() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "edema"),
-    [("ignore", set()), ("absent", {("no Edema", "edema")}), ("present", {("edema", "no Edema")})],
+    [("ignore", set()), ("absent", {("no Edema", "Edema")}), ("present", {("Edema", "no Edema")})],
 )
 def test_what_is_not_known_is_asked_by_policy(policy: str, edema: set[tuple[str, str]]) -> None:
     objective = ClassQuestions(unknown=policy)  # type: ignore[arg-type]
@@ -86,9 +87,6 @@ def test_of_many_classes_those_of_the_item_come_first_and_others_change_with_the
         assert len(texts) == 8
         asked.append(texts)
     assert asked[0] == asked[2] != asked[1]
-    assert ClassQuestions(negative=["no {}", "without {}"]).extra_texts(pair) != ClassQuestions().extra_texts(
-        pair
-    )
 
 
 def test_an_item_without_labels_is_asked_only_where_each_class_has_a_column() -> None:
@@ -102,6 +100,29 @@ def test_an_item_without_labels_is_asked_only_where_each_class_has_a_column() ->
         assert len(extras.texts["class_questions"]) == count
 
 
-def test_a_template_without_a_place_for_the_class_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"must hold \{\} once"):
-        ClassQuestions(negative=["nothing"])
+def test_both_answers_have_one_form_which_changes_with_the_epoch() -> None:
+    """Of 200 epochs, each form asks 100 ± 30: four standard deviations. The card's prompts take no form."""
+    forms = {"{}": "no {}", "signs of {}": "without signs of {}"}
+    objective, asked = ClassQuestions(forms=forms), Counter[tuple[str, str]]()
+    for seed in range(200):
+        asked.update(_asked("Edema", objective=objective, seed=seed))
+    assert asked.keys() == {
+        ("clear", "effusion"),
+        ("Edema", "no Edema"),
+        ("signs of Edema", "without signs of Edema"),
+    }
+    assert 70 <= asked["Edema", "no Edema"] <= 130
+    assert asked["clear", "effusion"] == 200
+
+
+@pytest.mark.parametrize(
+    ("forms", "fault"),
+    [
+        ({"{}": "nothing"}, r'"nothing" must hold \{\} once, for the class'),
+        ({"{} and {}": "no {}"}, r'"\{\} and \{\}" must hold \{\} once, for the class'),
+        ({"{}": "{}"}, r'both answers are "\{\}": negate the second'),
+    ],
+)
+def test_a_form_without_two_answers_about_the_class_is_refused(forms: dict[str, str], fault: str) -> None:
+    with pytest.raises(RecipeError, match=f"objectives.class_questions.forms: {fault}"):
+        ClassQuestions(forms=forms)

@@ -119,7 +119,8 @@ def test_one_step_whole_and_in_micro_batches(base: Path, name: str) -> None:
     loaded, accelerator = _adapted(base), Accelerator(cpu=True)
     ids = loaded.text_tokenizer.word_ids(TEXTS)
     vocabulary = ids[ids >= 0].unique().numpy()
-    sizes = Sizes(loaded.width, loaded.width, 3, 3, _some_rows(loaded.width), vocabulary, loaded.max_tokens)
+    rows = _some_rows(loaded.width)
+    sizes = Sizes(loaded.width, loaded.width, 3, 3, rows, vocabulary, loaded.max_tokens, sources=2)
     if own := objective.initial_weights(sizes, 0):
         loaded.add_objective_weights(name, own)
     batch = _batch(loaded, name, objective)

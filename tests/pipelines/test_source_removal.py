@@ -68,6 +68,11 @@ def test_what_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
             "source_removal.by: source: the card names no column of it: set corpus.columns.source=COLUMN",
         ),
         (
+            ["objectives={contrastive: {}, source_adversary: {by: acquisition}}"],
+            "objectives.source_adversary.by: acquisition: the card names no column of it: set "
+            "corpus.columns.acquisition=[COLUMN]",
+        ),
+        (
             ["curation={within_source: {by: both}}", "corpus.columns.source=label"],
             "curation.within_source.by: both: the card names no column of it: set "
             "corpus.columns.acquisition=[COLUMN]",

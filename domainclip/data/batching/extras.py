@@ -17,6 +17,7 @@ from torch import Tensor
 
 from domainclip import seeding
 from domainclip.data.batching.item_columns import derived_column
+from domainclip.data.batching.item_sources import SourceNumbers
 from domainclip.data.dicom import typed_values
 from domainclip.data.text.tags import item_words
 from domainclip.data.text.training_pair import ClassPrompts, TrainingPair
@@ -45,11 +46,13 @@ class ExtraSpec:
     )  # of the classes of zero-shot classification
     # Whether each class has its own column, so that an item without any label has none of the classes.
     all_labelled: bool = False
+    # By objective: the sources of the corpus, whose numbers are its values.
+    sources: Mapping[str, SourceNumbers] = field(default_factory=dict)
 
     @property
     def reads_columns(self) -> bool:
         """Whether any extra is made from the columns of an item."""
-        return bool(self.texts or self.value_columns or self.classes or self.tags)
+        return bool(self.texts or self.value_columns or self.sources or self.classes or self.tags)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class ExtraColumns:
         pair = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw, classes)
         return PairExtras(
             {name: make(pair) for name, make in self.spec.texts.items()},
-            {name: to_number(meta.get(key), key) for name, key in self.spec.value_columns.items()},
+            {name: to_number(meta.get(key), key) for name, key in self.spec.value_columns.items()}
+            | {name: numbers.number_of(meta) for name, numbers in self.spec.sources.items()},
             np.isin(self.spec.classes, labels) if self.spec.classes else None,
             np.isin(self.spec.tags, list(item_words(texts, languages))) if self.spec.tags else None,
         )
