@@ -22,8 +22,8 @@ class SourceAdversary(Objective):
 
     C learns to name the source (hospital, scanner, view) of an image; the image tower receives the reversed
     gradient and learns embeddings in which C finds no source: domain-adversarial training [arXiv:1505.07818].
-    C is a ReLU layer of `hidden` units over x √d, and logits W relu(A x √d + a) + G y + v; 0 hidden units give
-    the linear W x √d + G y + v. With `given_labels`, y is the labels of the item: what they predict of the
+    C is linear, W x √d + G y + v, or has a ReLU layer of `hidden` units, W relu(A x √d + a) + G y + v, as in the
+    paper; a larger one learns a few items by heart, and its gradient vanishes where it is certain. With `given_labels`, y is the labels of the item: what they predict of the
     source is in G y, so that only what x adds to it is removed, and not the finding where it is tangled with
     the source; conditional adversaries see the class as well [arXiv:1705.10667]. W, G and v begin at 0, so
     that the reversed gradient does too. Differs from the paper: the strength is constant, the domains are the
@@ -40,7 +40,7 @@ class SourceAdversary(Objective):
     # Whether the classifier receives the labels of the item, so that the image need not hide them.
     given_labels: bool = True
     strength: Annotated[float, Field(gt=0)] = 1.0  # factor on the reversed gradient
-    hidden: Annotated[int, Field(ge=0, le=4096)] = 64  # units of the classifier; 0: linear
+    hidden: Annotated[int, Field(ge=0, le=4096)] = 0  # units of the classifier; 0: linear
     rate: Annotated[float, Field(gt=0)] = 10.0  # factor on the learning rate of the classifier
 
     @property

@@ -26,13 +26,13 @@ from domainclip.errors import DataError, RecipeError
 from domainclip.objectives.base import Sizes, Views
 from domainclip.objectives.source_adversary import SourceAdversary
 from domainclip.pipelines.inputs import load_inputs
-from domainclip.pipelines.training_setup import make_setup
+from domainclip.pipelines.training_setup import make_pairs, make_setup
 from domainclip.training import objective_inputs
 from tests.data.curation import curation_inputs
 from tests.objectives.filled_views import filled_for
 
 NAN = float("nan")
-LINEAR = SourceAdversary(hidden=0, given_labels=False, strength=3.0)
+LINEAR = SourceAdversary(given_labels=False, strength=3.0)
 
 
 def _own(**weights: list[Any]) -> dict[str, Tensor]:
@@ -94,71 +94,63 @@ def test_at_the_start_nothing_is_known_and_nothing_is_reversed(hidden: int) -> N
     assert not torch.autograd.grad(loss, views.image)[0].any()
 
 
-def _trained(weight: float, tangled: float = 0.5, **options: Any) -> tuple[float, float, float]:
-    """What a linear tower of ten inputs keeps: source, label, and source among the items of a label.
+def _trained(weight: float, tangled: float = 0.5) -> tuple[float, float, float]:
+    """What a linear tower of six inputs keeps of the source, of the label, and of the source within a label.
 
-    The first input is the source, the second the label, the others noise. `tangled` is the share of items
-    whose label is their source's. Each figure is the accuracy of a linear classifier on items not trained on.
+    The first input is the source, the second the label, both with noise, the others noise alone; `tangled` is the
+    share of items whose label is their source's. The source is the accuracy of a linear classifier, the others
+    the distance between the means of the embeddings.
     """
-    draw = torch.Generator().manual_seed(0)
-    n = 800
+    draw, n, steps = torch.Generator().manual_seed(0), 300, 150
     source = torch.randint(0, 2, (n,), generator=draw)
     label = torch.where(torch.rand(n, generator=draw) < tangled, source, 1 - source)
-    inputs = torch.randn(n, 10, generator=draw)
-    inputs[:, 0], inputs[:, 1] = 4.0 * source - 2, 4.0 * label - 2
-    inputs[:, :2] += 0.3 * torch.randn(n, 2, generator=draw)
-    tower = (torch.randn(10, 6, generator=draw) / 3).requires_grad_()
-    head = torch.zeros(6, requires_grad=True)
-    objective = SourceAdversary(hidden=8, **options)
+    inputs = torch.randn(n, 6, generator=draw)
+    inputs[:, :2] = 4 * torch.stack([source, label], dim=1) - 2 + 1.5 * torch.randn(n, 2, generator=draw)
+    tower, head = torch.eye(6).requires_grad_(), torch.zeros(6, requires_grad=True)
+    objective = SourceAdversary(given_labels=tangled != 0.5)
     own = objective.initial_weights(Sizes(6, classes=2, sources=2), 0)
-    own = {name: tensor.requires_grad_() for name, tensor in own.items()}
-    optimizer = torch.optim.Adam(
-        [{"params": [tower, head], "lr": 0.01}, {"params": list(own.values()), "lr": 0.05}]
-    )
-    half = n // 2
-    for _ in range(150):
-        image = F.normalize(inputs[:half] @ tower, dim=-1)
-        task = F.binary_cross_entropy_with_logits(3 * image @ head, label[:half].float())
+    groups = [
+        {"params": [tower, head], "lr": 0.01},
+        {"params": [tensor.requires_grad_() for tensor in own.values()], "lr": 0.05},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    classes = F.one_hot(label).bool()
+    for _ in range(steps):
+        image = F.normalize(inputs @ tower, dim=-1)
         views = Views(
-            image,
-            image,
-            torch.tensor(1.0),
-            pair_value=source[:half].float(),
-            labels=F.one_hot(label[:half]).bool(),
-            own_weights=own,
+            image, image, torch.tensor(1.0), pair_value=source.float(), labels=classes, own_weights=own
         )
+        loss = F.binary_cross_entropy_with_logits(3 * image @ head, label.float()) + weight * objective(views)
         optimizer.zero_grad()
-        (task + weight * objective(views)).backward()
+        loss.backward()
         optimizer.step()
-    rows = F.normalize(inputs @ tower, dim=-1).detach().numpy()
-    one = (label[:half] == 0).numpy(), (label[half:] == 0).numpy()
-    return (
-        _accuracy(rows[:half], source[:half], rows[half:], source[half:]),
-        _accuracy(rows[:half], label[:half], rows[half:], label[half:]),
-        _accuracy(rows[:half][one[0]], source[:half][one[0]], rows[half:][one[1]], source[half:][one[1]]),
-    )
+        schedule.step()
+    rows = F.normalize(inputs @ tower, dim=-1).detach()
+    within = [_distance(rows[label == one], source[label == one]) for one in (0, 1)]
+    readable = LogisticRegression().fit(rows.numpy(), source.numpy()).score(rows.numpy(), source.numpy())
+    return float(readable), _distance(rows, label), sum(within) / 2
 
 
-def _accuracy(rows: Any, right: Tensor, held_out: Any, held_out_right: Tensor) -> float:
-    return float(LogisticRegression(C=100).fit(rows, right.numpy()).score(held_out, held_out_right.numpy()))
+def _distance(rows: Tensor, by: Tensor) -> float:
+    return float((rows[by == 1].mean(dim=0) - rows[by == 0].mean(dim=0)).norm())
 
 
 def test_a_source_that_can_be_read_is_hidden_and_stays_readable_without_it() -> None:
-    source, label, _ = _trained(0.0)
-    assert source > 0.95  # the control: learning the label alone hides nothing
-    assert label > 0.95
-    source, label, _ = _trained(1.0, given_labels=False)
-    assert source < 0.65
-    assert label > 0.95
+    readable, label, _ = _trained(0.0)
+    assert readable > 0.8  # the control: learning the label alone hides nothing
+    assert label > 1.2
+    readable, label, _ = _trained(1.0)
+    assert readable < 0.7
+    assert label > 1.2
 
 
 def test_a_label_that_is_tangled_with_the_source_stays() -> None:
-    """Label and source agree in 90 % of the items: among the items of one label the source is hidden."""
+    """Label and source agree in 90 % of the items."""
     _, label, within = _trained(1.0, tangled=0.9)
-    assert label > 0.95
-    assert within < 0.95
-    _, _, readable = _trained(0.0, tangled=0.9)
-    assert readable > 0.97
+    _, label_without, within_without = _trained(0.0, tangled=0.9)
+    assert within < 0.7 * within_without
+    assert label > 0.85 * label_without
 
 
 def _items(sources: list[str], labels: list[list[str]]) -> Dataset:
@@ -204,14 +196,16 @@ def test_sources_that_cannot_be_told_apart_are_refused() -> None:
 
 def test_a_run_reads_the_sources_and_refuses_a_locked_image_tower_and_a_stream(recipe_file: Path) -> None:
     changes = ["objectives={contrastive: {}, source_adversary: {}}", "corpus.columns.source=group_id"]
-    inputs = load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
-    setup = make_setup(inputs)
-    assert setup.sizes.sources == len(set(inputs.train_items.items["group"][:]))
+    recipe = loading.load_recipe(str(recipe_file), [*changes, "strategy=locked_image"])
+    inputs = load_inputs(recipe, "train")
+    numbers = make_pairs(inputs, pixels=False).extra_spec.sources["source_adversary"].numbers
+    assert len(numbers) == len(set(inputs.train_items.items["group"][:]))
     with pytest.raises(RecipeError) as caught:
-        make_setup(load_inputs(loading.load_recipe(str(recipe_file), [*changes, "strategy=locked_image"]), "train"))
+        make_setup(inputs)
     assert str(caught.value) == (
         "objectives.source_adversary: changes the embeddings of images alone, and strategy.locked_image trains "
         "no weight of the image tower: leave it out, or take another strategy, or source_removal"
     )
+    objective_inputs.check_image_tower_learns(inputs.objectives, "lora", {"image/layer": 0.1})
     with pytest.raises(RecipeError, match=r"^objectives.source_adversary: needs all training pairs at once"):
         objective_inputs.check_objectives(inputs.objectives, inputs.model, stream=True)
