@@ -289,13 +289,14 @@ as one of the held-out source are left out of training (`corpus.splits.near_dupl
 is corrected for the number of variants: with {len(VARIANTS)} of them, p ≤ 0.05 of one alone shows little.
 The last column is the mean change of the accuracy on general photos.
 
-*Plain* and *built-in recipe* are those of [results.md](results.md). The built-in recipe learns captions, label
-captions (`class_captions`) and each finding as a yes-or-no question (`class_questions`); the others change it:
-*no label captions* leaves these out, *questions alone* the captions too. *Within source* draws a batch from one
-source and repeats rare labels of a source; *source removal* takes the direction of the source out of the
-embeddings after training; *augmentation* is that of radiographs; *source adversary* hides the source from a
-classifier during training. *Locked image* trains the text tower alone, with captions and label captions.
-*All together* has the four against the source, without label captions. The exact overrides are in the script.
+*Plain* and *built-in recipe* are those of [results.md](results.md). The built-in recipe learns captions,
+label captions (`class_captions`) and each finding as a yes-or-no question (`class_questions`); the others
+change it: *no label captions* leaves these out, *questions alone* the captions too. *Within source* draws a
+batch from one source and repeats rare labels of a source; *source removal* takes the direction of the
+source out of the embeddings after training; *augmentation* is that of radiographs; *source adversary* hides
+the source from a classifier during training. *Locked image* trains the text tower alone, with captions and
+label captions. *All together* has the four against the source, without label captions. The exact overrides
+are in the script.
 """
 
 

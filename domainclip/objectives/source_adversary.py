@@ -1,4 +1,4 @@
-"""Source adversary: a classifier reads the source of each image off its embedding, and the image tower hides it.
+"""Source adversary: a classifier names the source of each image, and the image tower hides it.
 
 Legend: b pairs, r those of this process, d width, h hidden units, c classes, s sources.
 """
@@ -22,16 +22,16 @@ class SourceAdversary(Objective):
 
     C learns to name the source (hospital, scanner, view) of an image; the image tower receives the reversed
     gradient and learns embeddings in which C finds no source: domain-adversarial training [arXiv:1505.07818].
-    C is linear, W x √d + G y + v, or has a ReLU layer of `hidden` units, W relu(A x √d + a) + G y + v, as in the
-    paper; a larger one learns a few items by heart, and its gradient vanishes where it is certain. With `given_labels`, y is the labels of the item: what they predict of the
-    source is in G y, so that only what x adds to it is removed, and not the finding where it is tangled with
-    the source; conditional adversaries see the class as well [arXiv:1705.10667]. W, G and v begin at 0, so
-    that the reversed gradient does too. Differs from the paper: the strength is constant, the domains are the
-    sources of the training items, all of them labelled, and no test item is read. Items without a source
-    count 0. The loss begins at log s; it falls where the source can be read off the embeddings, and stays at
-    what y predicts where it cannot. A small classifier hides the source from itself, not from every other:
-    `source_removal` guarantees it for linear ones, and the probe `sources` measures what is gained. Costs no
-    further encoding; C is not saved with the model.
+    C is linear, W x √d + G y + v, or has a ReLU layer of `hidden` units, W relu(A x √d + a) + G y + v, as in
+    the paper; a larger one overfits few items, and its gradient vanishes where it is certain. With
+    `given_labels`, y is the labels of the item: what they predict of the source is in G y, so that only what
+    x adds to it is removed, and not the finding where it is tangled with the source; conditional adversaries
+    see the class as well [arXiv:1705.10667]. W, G and v begin at 0, so that the reversed gradient does too.
+    Differs from the paper: the strength is constant, the domains are the sources of the training items, all
+    of them labelled, and no test item is read. Items without a source count 0. The loss begins at log s, and
+    falls as far as the labels and the embeddings predict the source. That this classifier finds none does not
+    mean that no other does: `source_removal` guarantees it for linear ones, and the probe `sources` measures
+    what is gained. Costs no further encoding; C is not saved with the model.
     """
 
     citation: ClassVar[str] = "arXiv:1505.07818"
@@ -59,7 +59,7 @@ class SourceAdversary(Objective):
         return self.rate
 
     def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """`layer` (h, d) and `layer_bias` (h,), random; `output` (s, h or d), `labels` (s, c), `bias` (s,): 0."""
+        """`layer` (h, d), random; `layer_bias` (h,), `output` (s, h or d), `labels` (s, c), `bias` (s,): 0."""
         s, width = sizes.sources, self.hidden or sizes.width
         start = {"output": torch.zeros(s, width), "bias": torch.zeros(s)}
         if self.given_labels:

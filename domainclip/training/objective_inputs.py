@@ -116,8 +116,8 @@ def _source_numbers(name: str, source: ItemSource, corpus: Corpus) -> SourceNumb
     numbers = SourceNumbers.of(items, source.by)
     if len(numbers.numbers) < 2:
         raise DataError(
-            f"objectives.{name}.by: the training items of corpus {corpus.card.name} have fewer than two values "
-            f"of {source.by}: name {COLUMNS_OF[source.by]} in the card, or leave {name} out"
+            f"objectives.{name}.by: the training items of corpus {corpus.card.name} have fewer than two "
+            f"values of {source.by}: name {COLUMNS_OF[source.by]} in the card, or leave {name} out"
         )
     pairs = zip(source_names(items, source.by), items["labels"][:], strict=True)
     both = {(own, frozenset(labels)) for own, labels in pairs if any(own)}
@@ -205,8 +205,8 @@ def check_image_tower_learns(terms: WeightedObjectives, strategy: str, factors: 
     for name, objective in terms.by_name.items():
         if objective.inputs.source is not None:
             raise RecipeError(
-                f"objectives.{name}: changes the embeddings of images alone, and strategy.{strategy} trains no "
-                "weight of the image tower: leave it out, or take another strategy, or source_removal"
+                f"objectives.{name}: changes the embeddings of images alone, and strategy.{strategy} trains "
+                "no weight of the image tower: leave it out, or take another strategy, or source_removal"
             )
 
 

@@ -190,7 +190,9 @@ def test_sources_that_cannot_be_told_apart_are_refused() -> None:
         "objectives.source_adversary.given_labels=false would hide the label too"
     )
     assert len(_spec(tangled, given_labels=False).sources["source_adversary"].numbers) == 2
-    with pytest.raises(DataError, match=r"^objectives.source_adversary.by: the training items of corpus films"):
+    with pytest.raises(
+        DataError, match=r"^objectives.source_adversary.by: the training items of corpus films"
+    ):
         _spec(tangled, by="acquisition")
 
 
