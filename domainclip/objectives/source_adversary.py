@@ -59,7 +59,9 @@ class SourceAdversary(Objective):
         return self.rate
 
     def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """`layer` (h, d), random; zero: `layer_bias` (h,), `output` (s, h or d), `labels` (s, c), `bias` (s,)."""
+        """Zeros: `output` (s, h or d), `labels` (s, c), `bias` (s,); with hidden units, `layer` (h, d), random,
+        and `layer_bias` (h,).
+        """
         s, width = sizes.sources, self.hidden or sizes.width
         start = {"output": torch.zeros(s, width), "bias": torch.zeros(s)}
         if self.given_labels:
