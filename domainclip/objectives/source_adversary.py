@@ -59,8 +59,9 @@ class SourceAdversary(Objective):
         return self.rate
 
     def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """Zeros: `output` (s, h or d), `labels` (s, c), `bias` (s,); with hidden units, `layer` (h, d), random,
-        and `layer_bias` (h,).
+        """Zeros: `output` (s, h or d), `labels` (s, c), `bias` (s,).
+
+        With hidden units also `layer` (h, d), random, and `layer_bias` (h,), 0.
         """
         s, width = sizes.sources, self.hidden or sizes.width
         start = {"output": torch.zeros(s, width), "bias": torch.zeros(s)}
