@@ -126,6 +126,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--sources", nargs="+", type=int, help="places in the alphabetical order, from 1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--no-retention", action="store_true", help="leave general photos out: most images of a measurement"
+    )
     parser.add_argument("--page-only", action="store_true", help="write the page of the runs that there are")
     arguments = parser.parse_args()
     sources = read_sources(SHARED / "corpora" / "medical" / "metadata.csv")
@@ -135,7 +138,7 @@ def main() -> None:
         if source.findings and chosen and not arguments.page_only:
             for variant in arguments.variants:
                 for seed in arguments.seeds:
-                    run(source.place, variant, seed)
+                    run(source.place, variant, seed, ["retention=null"] if arguments.no_retention else [])
                 TARGET.write_text(page(sources, RUNS), encoding="utf-8")
     TARGET.write_text(page(sources, RUNS), encoding="utf-8")
     print(TARGET)
@@ -158,8 +161,8 @@ def folder_of(runs: Path, place: int, variant: str, seed: int) -> Path:
     return runs / f"source-{place}" / f"{variant.replace(', ', '-').replace(' ', '-')}-seed{seed}"
 
 
-def command_of(place: int, variant: str, seed: int) -> list[str]:
-    """The command of a run, or of what is left of it."""
+def command_of(place: int, variant: str, seed: int, changes: Sequence[str] = ()) -> list[str]:
+    """The command of a run with these further overrides, or of what is left of it."""
     folder = folder_of(RUNS, place, variant, seed)
     command = [sys.executable, "-m", "domainclip", "finetune", "-r", "medical_xray", "--run-dir", str(folder)]
     if (folder / "recipe.yaml").exists():
@@ -167,15 +170,15 @@ def command_of(place: int, variant: str, seed: int) -> list[str]:
     corpus, base = SHARED / "corpora" / "medical", SHARED / "weights" / "vit-tiny-clip"
     return [
         *(*command, f"corpus.path={corpus}", f"base={base}", f"train.seed={seed}"),
-        *(*SHARED_KEYS, f"corpus.splits.test_source={place}", *VARIANTS[variant]),
+        *(*SHARED_KEYS, f"corpus.splits.test_source={place}", *VARIANTS[variant], *changes),
     ]
 
 
-def run(place: int, variant: str, seed: int) -> None:
+def run(place: int, variant: str, seed: int, changes: Sequence[str] = ()) -> None:
     """One run, unless it is complete; one that fails leaves the others."""
     if (folder_of(RUNS, place, variant, seed) / "results.json").exists():
         return
-    command = command_of(place, variant, seed)
+    command = command_of(place, variant, seed, changes)
     print("→", " ".join(command), file=sys.stderr, flush=True)
     # One secret for all, so that pseudonyms, and with them the order of groups, are the same anywhere.
     subprocess.run(command, check=False, env=os.environ | {"DOMAINCLIP_SECRET": "results"})

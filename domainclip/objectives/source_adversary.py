@@ -89,7 +89,7 @@ class SourceAdversary(Objective):
         features = x * d**0.5
         if self.hidden:
             features = F.relu(features @ own["layer"][:, :d].T + own["layer_bias"])
-        logits = features @ own["output"][:, : features.shape[-1]].T + own["bias"]
+        logits: Tensor = features @ own["output"][:, : features.shape[-1]].T + own["bias"]
         if self.given_labels:
             assert views.labels is not None
             logits = logits + views.labels[views.local_slice].to(x.dtype) @ own["labels"].T
