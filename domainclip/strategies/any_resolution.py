@@ -29,7 +29,8 @@ class AnyResolution(Strategy):
     Differs: FLIP ends with a short training on whole images; here a second run without `patch_dropout`, whose
     base is the first, does that. Several images in one sequence [NaViT, arXiv:2307.06304] are not offered:
     images at their own aspect ratio need a base that was trained on them, such as SigLIP 2 NaFlex, which
-    every other strategy supports.
+    every other strategy supports. It scales each image to fill its sequence, so that packing would save
+    almost nothing.
     """
 
     citation: ClassVar[str] = "arXiv:2010.11929"

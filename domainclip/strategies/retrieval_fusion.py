@@ -60,8 +60,13 @@ class RetrievalFusion(Strategy):
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """All weights of the model are frozen.
 
-        Raises: RecipeError for a width that the heads cannot share.
+        Raises: RecipeError for a width that the heads cannot share, and for a base with a hyperbolic space.
         """
+        if model.space is not None:
+            raise RecipeError(
+                "strategy.retrieval_fusion: the base has a hyperbolic space, whose embeddings the layers "
+                "cannot refine: name the base of that run, or choose training_free"
+            )
         if model.width % self.heads:
             fewer = max(heads for heads in range(1, self.heads) if model.width % heads == 0)
             raise RecipeError(

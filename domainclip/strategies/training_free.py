@@ -40,6 +40,8 @@ class TrainingFree(Strategy):
     α is the scale times ours over the shots); TIP-X maps divergences to the range of the affinities of a
     whole set, ours are a function of one image; X-MoRe weights both modalities, we divide by the weight of
     the image. The classes of the support are its labels; SuS-X retrieves or generates images by class name.
+    ComCLIP [arXiv:2211.13854], which matches subimages of subject, object and predicate with these words, is
+    not offered: it needs a segmenter and a parser.
     """
 
     citation: ClassVar[str] = "arXiv:2207.09519"

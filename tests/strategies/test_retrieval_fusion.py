@@ -17,6 +17,7 @@ from domainclip.evaluation.scorer_choice import choose_scorer
 from domainclip.inference.adapted_model import load_model
 from domainclip.models import fusion_layer, fusion_training, loading, saved_scorer
 from domainclip.models.fusion_scorer import FusionScorer
+from domainclip.models.hyperbolic_space import HyperbolicSpace
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.report.results_file import load as load_results
@@ -148,13 +149,16 @@ def test_what_is_retrieved_classifies_new_images_and_wrong_captions_do_not(tmp_p
     assert np.allclose(again.evidence(images[:1]), late.evidence(images)[:1], atol=1e-12)
 
 
-def test_heads_that_cannot_share_the_width_are_refused(base: Path) -> None:
+def test_widths_and_spaces_that_do_not_fit_are_refused(base: Path) -> None:
     model = loading.load_model(base)
     with pytest.raises(
         RecipeError, match=r"strategy.retrieval_fusion.heads: 7 heads cannot share .*: take 4"
     ):
         RetrievalFusion(heads=7).learning_rates(model)
     assert not any(RetrievalFusion(heads=4).learning_rates(model).values())
+    model.space = HyperbolicSpace({}, 1.0)
+    with pytest.raises(RecipeError, match=r"strategy.retrieval_fusion: the base has a hyperbolic space"):
+        RetrievalFusion(heads=4).learning_rates(model)
 
 
 @pytest.mark.parametrize(

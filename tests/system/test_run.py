@@ -185,6 +185,12 @@ def test_killed_and_resumed_ends_bit_equal(
             "train.augmentation=crop",
             "train.mix={again: {path: CORPUS, share: 0.25}}",
         ],
+        [
+            "strategy={any_resolution: {patch_dropout: 0.5}}",
+            "train.micro_batch_size=5",
+            "train.augmentation=crop",
+            "objectives={contrastive: {}, image_self_supervision: {}}",
+        ],
     ],
 )
 def test_resumed_at_every_checkpoint_ends_bit_equal(
