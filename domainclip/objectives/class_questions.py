@@ -27,17 +27,18 @@ class ClassQuestions(Objective):
     The answers are a positive and a negative prompt of the class, as the card has them under `classes`. A
     class without negative prompts is asked in one of the `forms`, drawn in each epoch: both answers have the
     same form, so that nothing but the negation and the class tells them apart. Zero-shot classification asks
-    the same: softmax of s x · positive and s x · negative, class by class. A question that is learned in one
-    form alone is not answered in others ("no {}" against "chest x-ray, no {}"): name several. A loss that
-    matches an image with one label among others teaches classes against each other, and a finding that occurs
-    beside another is unlearned; here no class is a negative of another.
+    the same: softmax of s x · positive and s x · negative, class by class. A loss that matches an image with
+    one label among others teaches classes against each other, and a finding that occurs beside another is
+    unlearned; here no class is a negative of another.
     Classes marked as unknown (−1) are left out, or taken as absent or present, the policies of CheXpert
     [arXiv:1901.07031]. The normal class ("No Finding") has no opposite: it is asked only where the card has
-    its negative prompts. A pair is asked about all of its classes and a sample of the others, up to
-    `per_pair` questions, drawn anew in each epoch; one without labels about none, unless each class has its
-    own column. Differs from the paper, which learns contexts in the place of prompts, pools regions and
-    weighs errors asymmetrically. Cost: two texts a class and form at most: equal texts are encoded once.
-    [arXiv:2206.09541]
+    its negative prompts. A pair is asked about its classes and a sample of the others, drawn anew in each
+    epoch: `absent` for each of its classes, or in all where it has none of them, and at most `per_pair`
+    questions. Asked about all others, most answers are no, and one difference between positive and negative
+    prompts gives them, the same for every class: "pneumonia" then means any finding. A pair without labels is
+    asked nothing, unless each class has its own column. Differs from the paper, which learns contexts in the
+    place of prompts, pools regions and weighs errors asymmetrically. Cost: two texts a class and form at
+    most: equal texts are encoded once. [arXiv:2206.09541]
     """
 
     citation: ClassVar[str] = "arXiv:2206.09541"
@@ -48,7 +49,9 @@ class ClassQuestions(Objective):
 
     # Positive to negative prompt, for a class without negative prompts in the card; {} is its name.
     forms: dict[str, str] = field(default_factory=lambda: {"{}": "no {}"})
-    per_pair: Annotated[int, Field(ge=1, le=64)] = 16  # questions
+    # Questions about classes that a pair does not have, for each that it has; null: as many as there are.
+    absent: Annotated[int, Field(ge=1)] | None = 1
+    per_pair: Annotated[int, Field(ge=1, le=64)] = 16  # questions at most
     unknown: Literal["ignore", "absent", "present"] = "ignore"  # how a class marked as unknown (-1) counts
 
     def __post_init__(self) -> None:
@@ -73,8 +76,10 @@ class ClassQuestions(Objective):
         asked = [name for name in pair.classes if name not in unknown and self._answers(pair, name)]
         # All of its classes first, then a sample of the others.
         asked.sort(key=lambda name: (name not in present, seeding.stable(pair.seed, "question", name)))
+        held = len(present.intersection(asked))
+        count = self.per_pair if self.absent is None else held + self.absent * max(1, held)
         texts = []
-        for name in asked[: self.per_pair]:
+        for name in asked[: min(count, self.per_pair)]:
             yes, no = _drawn(self._answers(pair, name), pair, name)
             texts += [yes, no] if name in present else [no, yes]
         return texts

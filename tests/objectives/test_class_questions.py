@@ -60,7 +60,8 @@ def test_a_class_is_no_negative_of_another() -> None:
     """Both findings of an item are answered with yes; the normal class has no opposite and is not asked."""
     assert _asked("Effusion", "Edema") == {("effusion", "clear"), ("Edema", "no Edema")}
     assert _asked("Effusion") == {("effusion", "clear"), ("no Edema", "Edema")}
-    assert _asked("No Finding") == {("clear", "effusion"), ("no Edema", "Edema")}
+    every = ClassQuestions(absent=None)
+    assert _asked("No Finding", objective=every) == {("clear", "effusion"), ("no Edema", "Edema")}
     written = CLASSES | {"No Finding": Prompts(positive=["no finding"], negative=["abnormal"])}
     pair = replace(shown("a report", labels=["No Finding"]), classes=written)
     assert ("no finding", "abnormal") in zip(*[iter(ClassQuestions().extra_texts(pair))] * 2, strict=True)
@@ -91,13 +92,35 @@ def test_of_many_classes_those_of_the_item_come_first_and_others_change_with_the
 
 def test_an_item_without_labels_is_asked_only_where_each_class_has_a_column() -> None:
     items = Dataset.from_dict({"texts": [["a report"]], "language": [["en"]], "labels": [[]], "meta": ["{}"]})
-    for all_labelled, count in ((False, 0), (True, 4)):
+    for all_labelled, count in ((False, 0), (True, 2)):
         spec = ExtraSpec(
             {"class_questions": ClassQuestions().extra_texts}, prompts=CLASSES, all_labelled=all_labelled
         )
         extras = ExtraColumns(items, spec).extras_of(0, "a report", 0, 0)
         assert extras is not None
         assert len(extras.texts["class_questions"]) == count
+
+
+@pytest.mark.parametrize(
+    ("labels", "absent", "right", "wrong"),
+    [
+        (["c7", "c9"], 1, 2, 2),
+        (["c7"], 3, 1, 3),
+        (["c7"], None, 1, 15),  # up to per_pair
+        (["c7", "c8", "c9"], 10, 3, 13),
+        (["No Finding"], 2, 0, 2),
+    ],
+)
+def test_as_many_absent_as_present_classes_are_asked(
+    labels: list[str], absent: int | None, right: int, wrong: int
+) -> None:
+    names = [*(f"c{i}" for i in range(40)), "No Finding"]
+    pair = replace(
+        shown("a report", labels=labels), classes={name: Prompts(positive=[name]) for name in names}
+    )
+    texts = ClassQuestions(absent=absent).extra_texts(pair)
+    answers = [text.startswith("no ") for text in texts[::2]]
+    assert (answers.count(False), answers.count(True)) == (right, wrong)
 
 
 def test_both_answers_have_one_form_which_changes_with_the_epoch() -> None:
