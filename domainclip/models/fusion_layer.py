@@ -31,12 +31,14 @@ def refine(weights: Weights, queries: Tensor, retrieved: Tensor, heads: int) -> 
     """(n, d) of unit length, of queries (n, d) and what was retrieved for each (n, k, d)."""
     tokens = torch.cat([queries[:, None] + weights["kinds"][0], retrieved + weights["kinds"][1]], dim=1)
     rows = F.layer_norm(tokens, tokens.shape[-1:])
-    to_query, to_key, to_value = weights["attention_in"]
-    query, key, value = (
-        part.unflatten(-1, (heads, -1)).transpose(1, 2)
-        for part in (rows[:, :1] @ to_query.T, rows @ to_key.T, rows @ to_value.T)
-    )
-    context = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(1)
+    by_head = (one.unflatten(0, (heads, -1)) for one in weights["attention_in"])  # (h, d/h, d)
+    to_query, to_key, to_value = by_head
+    # One query for k + 1 tokens: it takes the matrix of the keys, and their mean that of the values.
+    query = torch.einsum("nd,hed->nhe", rows[:, 0], to_query)
+    scores = torch.einsum("nhd,nkd->nhk", torch.einsum("nhe,hed->nhd", query, to_key), rows)
+    shares = (scores / sqrt(query.shape[-1])).softmax(dim=-1)
+    mean = torch.einsum("nhk,nkd->nhd", shares, rows)
+    context = torch.einsum("nhd,hed->nhe", mean, to_value).flatten(1)
     hidden = queries + context @ weights["attention_out"].T
     inner = F.gelu(F.layer_norm(hidden, hidden.shape[-1:]) @ weights["mlp_in"].T)
     return F.normalize(hidden + inner @ weights["mlp_out"].T, dim=-1)

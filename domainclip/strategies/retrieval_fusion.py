@@ -44,7 +44,7 @@ class RetrievalFusion(Strategy):
     neighbours: Annotated[int, Field(ge=1)] = 10  # k: what is retrieved for an image, or for the prompts
     heads: Annotated[int, Field(ge=1)] = 8  # of each layer; they share the width of the embeddings equally
     # Steps after which the layers are tried.
-    steps: Annotated[tuple[_Steps, ...], Field(min_length=1)] = (100, 300, 1000)
+    steps: Annotated[tuple[_Steps, ...], Field(min_length=1)] = (100, 300)
     batch_size: Annotated[int, Field(ge=2)] = 256  # pairs of a step
     rate: _Positive = 1e-3  # learning rate of the layers
     # Training pairs of the memory, drawn by their ids; null: all.
