@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def models_and_overrides(words: Sequence[str], command: str = "eval") -> tuple[l
 
     Raises: RecipeError when no model is named.
     """
-    overrides = [word for word in words if re.match(r"[A-Za-z_][\w.]*=", word) and not Path(word).exists()]
+    overrides = [word for word in words if re.match(r"[A-Za-z_][\w.]*=", word) and not os.path.exists(word)]
     models = [word for word in words if word not in overrides]
     if not models:
         raise RecipeError(
@@ -96,7 +97,7 @@ def models_and_overrides(words: Sequence[str], command: str = "eval") -> tuple[l
 
 def paths_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split the words of `data check` and `data preview` into paths and KEY=VALUE overrides."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not os.path.exists(word)]
     return [word for word in words if word not in overrides], overrides
 
 

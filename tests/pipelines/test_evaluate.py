@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domainclip.cli.arguments import models_and_overrides
+from domainclip.cli.arguments import models_and_overrides, paths_and_overrides
 from domainclip.config import builtin
 from domainclip.data.cards import Card
 from domainclip.errors import DataError, DomainclipError, RecipeError
@@ -452,6 +452,9 @@ def test_models_and_recipe_keys_are_told_apart(tmp_path: Path) -> None:
         ["runs/a-1", "rate=3", "runs/b=2", "base"],
         ["corpus.path=sky.csv", "train={epochs: 1}"],
     )
+    long = f"corpus.classes={{{', '.join(f'class {i}: [a, b]' for i in range(40))}}}"  # no name of a file
+    assert models_and_overrides([*words[:1], long]) == (words[:1], [long])
+    assert paths_and_overrides(["sky", long]) == (["sky"], [long])
     with pytest.raises(RecipeError) as error:
         models_and_overrides(["corpus.path=x"])
     assert str(error.value) == (
