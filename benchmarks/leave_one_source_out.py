@@ -42,7 +42,8 @@ SHARED_KEYS = [
     "corpus.splits.near_duplicates=leave_out",
     "probes={zero_shot: {}}",
 ]
-_QUESTIONS = "class_questions: {forms: {'chest x-ray, {}': 'chest x-ray, no {}'}}"
+_FORMS = "{'{}': 'no {}', 'chest x-ray, {}': 'chest x-ray, no {}'}"
+_QUESTIONS = f"class_questions: {{forms: {_FORMS}, weight: 2}}"
 _ALL_TERMS = f"contrastive: {{}}, class_captions: {{}}, {_QUESTIONS}, anchor: {{weight: 100}}"
 # Fine-tuning without protection, as in the other results.
 _PLAIN = [
