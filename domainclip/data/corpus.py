@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,12 +21,13 @@ from domainclip.data.files.stored_corpus import CorpusParts
 from domainclip.data.images.digests import EMPTY_FILE, MISSING_FILE
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, UnusableItem, check_max_unusable
+from domainclip.data.readers.sources.corpus_classes import corpus_classes
 from domainclip.data.readers.sources.readable_items import image_files, with_readable_images
 from domainclip.data.readers.sources.separate_splits import without_copies
 from domainclip.data.schema import COLUMNS, SPLITS
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.distributed.phases import phase
-from domainclip.errors import DataError, RecipeError, did_you_mean
+from domainclip.errors import DataError, RecipeError
 
 _ROWS = 1000  # read at once
 
@@ -208,7 +208,7 @@ def _read_corpus(card: Card, path: str, secret: bytes | None, reader: CorpusRead
         digests = {pseudonyms.pseudonym(id, secret): of_item for id, of_item in digests.items()}
     return Corpus(
         splits=splits,
-        classes=_classes(splits, card, log),
+        classes=corpus_classes(splits, card, log),
         card=card,
         fingerprint=fingerprint,
         unusable=log.unusable,
@@ -273,33 +273,3 @@ def _fingerprint(splits: DatasetDict, digests: dict[str, list[str]], card: Card)
             for row in part.to_pylist():
                 digest.update(encode([name, digests[row["id"]], row]).encode())
     return digest.hexdigest()
-
-
-def _classes(splits: DatasetDict, card: Card, log: ReadLog) -> dict[str, Prompts]:
-    """The classes of the card, or its templates filled with the class names that are frequent in training.
-
-    Raises: RecipeError for the prevalence of a class that is not among them.
-    """
-    classes = _class_prompts(splits, card, log)
-    for name in card.prevalence:
-        if classes and name not in classes:  # without any, those of a run may follow
-            raise RecipeError(f'corpus.prevalence: class "{name}": {did_you_mean(name, classes)}')
-    return classes
-
-
-def _class_prompts(splits: DatasetDict, card: Card, log: ReadLog) -> dict[str, Prompts]:
-    if card.classes or not card.templates:
-        return dict(card.classes)
-    # A set for evaluation only has no training split to count in.
-    counted = [splits["train"]] if len(splits["train"]) else list(splits.values())
-    tally = Counter(label for rows in counted for labels in rows["labels"][:] for label in labels)
-    rare = sorted(name for name, n in tally.items() if n < card.min_items)
-    if rare:
-        log.add_note(
-            f"classes: {len(rare)} with fewer than {card.min_items} items are left out of zero-shot "
-            "evaluation (corpus.min_items)"
-        )
-    frequent = sorted(name for name, n in tally.items() if n >= card.min_items)
-    return {
-        name: Prompts(positive=[text.replace("{}", name) for text in card.templates]) for name in frequent
-    }

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -135,24 +135,14 @@ def usable_items(
     return usable
 
 
-def drain(rows: list[SourceRow]) -> Iterator[SourceRow]:
-    """The rows in order, each removed from the list: in memory are those that are left, and the items."""
-    rows.reverse()
-    while rows:
-        yield rows.pop()
-
-
 def to_dataset(items: Sequence[Item]) -> Dataset:
     """Items as a table of the standard columns."""
     import pyarrow as pa
     from datasets import Dataset
 
-    # In chunks, because one Arrow array holds at most 2 GB of images. `Dataset.from_dict` would examine each
-    # value in Python, which takes most of the time of a large corpus.
-    chunks = [items[start : start + _CHUNK] for start in range(0, max(1, len(items)), _CHUNK)]
-    schema = features().arrow_schema
-    tables = [pa.Table.from_pydict(_by_column(chunk), schema=schema) for chunk in chunks]
-    return Dataset(pa.concat_tables(tables))
+    # An Arrow array holds at most 2 GB of images. `Dataset.from_dict` would examine each value in Python.
+    chunks = (_by_column(items[at : at + _CHUNK]) for at in range(0, max(1, len(items)), _CHUNK))
+    return Dataset(pa.concat_tables(pa.Table.from_pydict(rows, features().arrow_schema) for rows in chunks))
 
 
 def _by_column(items: Sequence[Item]) -> dict[str, list[Any]]:

@@ -11,7 +11,9 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
+T = TypeVar("T")
 _NEVER = 2**31 - 1  # collections of the second generation
 
 
@@ -27,6 +29,13 @@ def without_full_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(young, middle, full)
+
+
+def drain(values: list[T]) -> Iterator[T]:
+    """The values in order, each removed from the list: what they are turned into takes their place."""
+    values.reverse()
+    while values:
+        yield values.pop()
 
 
 def return_freed_memory() -> None:

@@ -14,11 +14,12 @@ from pydantic import Field
 from domainclip.data.cards import Card
 from domainclip.data.files import object_stores
 from domainclip.data.files.column_roles import Columns
+from domainclip.data.files.freed_memory import drain
 from domainclip.data.interfaces import CorpusReader
 from domainclip.data.quarantine import ReadLog, count_reasons
 from domainclip.data.readers.sources import columns, tar_shards
 from domainclip.data.readers.sources.shard_files import ShardFile, list_shards
-from domainclip.data.rows import SourceRow, drain, standardise
+from domainclip.data.rows import SourceRow, standardise
 from domainclip.data.streaming import SAMPLE_SIZE, Stream
 from domainclip.errors import DataError
 
