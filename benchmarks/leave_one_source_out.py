@@ -60,7 +60,6 @@ _NO_LABEL_CAPTIONS = f"objectives={{contrastive: {{}}, {_QUESTIONS}, anchor: {{w
 VARIANTS: dict[str, list[str]] = {
     "plain": _PLAIN,
     "built-in recipe": [],
-    "two forms, weight 2": [_CHOSEN],
     "no label captions": [_NO_LABEL_CAPTIONS],
     "questions alone": [f"objectives={{{_QUESTIONS}, anchor: {{weight: 100}}}}"],
     "within source": [_CHOSEN, _WITHIN],
@@ -294,13 +293,12 @@ The last column is the mean change of the accuracy on general photos.
 
 *Plain* and *built-in recipe* are those of [results.md](results.md). The built-in recipe learns captions,
 label captions (`class_captions`) and each finding as a yes-or-no question (`class_questions`); the others
-change it. *Two forms, weight 2* asks the questions that validation chose, as do the rows below it; *no
-label captions* leaves these captions out, *questions alone* the captions too. *Within source* draws a batch
-from one source and repeats rare labels of a source; *source removal* takes the direction of the source out
-of the embeddings after training; *augmentation* is that of radiographs; *source adversary* hides the source
-from a classifier during training. *Locked image* trains the text tower alone, with captions and label
-captions. *All together* has the four against the source, without label captions. The exact overrides are in
-the script.
+change it: *no label captions* leaves these captions out, *questions alone* the captions too. *Within
+source* draws a batch from one source and repeats rare labels of a source; *source removal* takes the
+direction of the source out of the embeddings after training; *augmentation* is that of radiographs; *source
+adversary* hides the source from a classifier during training. *Locked image* trains the text tower alone,
+with captions and label captions. *All together* has the four against the source, without label captions.
+The exact overrides are in the script.
 """
 
 
