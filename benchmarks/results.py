@@ -166,7 +166,7 @@ def protocols() -> str:
         if not (folder / "results.json").exists():
             run_folder = RUNS / "medical_xray" / "built-in-recipe"
             command = [sys.executable, "-m", "domainclip", "eval", str(run_folder), "--against", "base"]
-            command += [*LEAKING, f"probes={{zero_shot: {{preset: {preset}}}}}", "retention=null"]
+            command += [*LEAKING, f"probes={{zero_shot: {{preset: {preset}}}}}", "corpus.retention=null"]
             command += ["--out", str(folder)]
             call(command)
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]

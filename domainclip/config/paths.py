@@ -108,7 +108,9 @@ def find_table_file(name: Any, corpus: str, file: Path) -> str | None:
 
 def taken_out(key: str) -> str:
     """The end of a message on a key whose path was taken out."""
-    alone = ", or retention=null to measure no retention set" if key == "retention.path" else ""
+    # Without one, the recipe takes the retention set of its card.
+    none = ", or retention=null corpus.retention=null to measure no retention set"
+    alone = none if key == "retention.path" else ""
     return (
         f"{LOCAL} stands for a path that was taken out when this was shared: name it with {key}=PATH{alone}"
     )

@@ -84,7 +84,7 @@ def test_it_validates_with_the_paths_of_whoever_runs_it(pushed: Path, tmp_path: 
         (
             ["corpus.path=films"],
             "recipe.yaml: retention.path: (local) stands for a path that was taken out when this was shared: "
-            "name it with retention.path=PATH, or retention=null to measure no retention set",
+            "name it with retention.path=PATH, or retention=null corpus.retention=null to measure no retention set",
         ),
         (
             ["corpus.path=films", "retention=null"],
