@@ -64,7 +64,7 @@ contrastive one, or replace it, with three seeds and no interpolation. The other
 Plain fine-tuning and the built-in recipes on four corpora, three seeds each, on the test split
 (`python benchmarks/frontier.py`). The built-in recipes gain as much or more, and no loss on general
 photographs can be shown. That a loss is below one point, the dashed line, cannot be shown either: with 1,000
-and 159 photographs the lower end of the interval lies 1.3 to 2.1 points below zero for accuracy, 1.7 to 2.9
+and 159 photographs the lower end of the interval lies 1.3 to 2.5 points below zero for accuracy, 1.7 to 2.7
 for the recall of images, and 3.5 to 4.9 for that of captions.
 
 ## Earlier findings
