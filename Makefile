@@ -118,13 +118,14 @@ gpu: install
 input: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/input.py
 
-# Checkpoints of open_clip of every kind against open_clip itself, in an environment of its own: it needs torchvision,
-# of the release that goes with the torch of constraints.txt, or pip would replace that by one for CUDA.
+# Checkpoints of open_clip of every kind against open_clip itself, and a server of the protocol of S3, in an environment
+# of its own: open_clip needs torchvision, of the release that goes with the torch of constraints.txt, or pip would
+# replace that by one for CUDA.
 .PHONY: peers
 peers:
 	$(PYTHON) -m venv build/peers
 	build/peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	build/peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench,timm]" pytest
+	build/peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench,timm,s3]" "moto[s3,server]" pytest
 	OMP_NUM_THREADS=1 build/peers/bin/pytest -q tests/peers
 
 # Kills, full disks and damaged files at every boundary of a save; every run must end with the same bytes.
