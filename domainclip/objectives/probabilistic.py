@@ -15,6 +15,8 @@ from torch import Tensor
 from domainclip.objectives.base import Objective, Sizes, Views
 from domainclip.objectives.losses.blockwise import cross_entropy, mean_over_rows
 
+_SPREAD = 0.1  # of the log variances at the start
+
 
 @dataclass(frozen=True, kw_only=True)
 class Probabilistic(Objective):
@@ -23,10 +25,11 @@ class Probabilistic(Objective):
     W is the 2-Wasserstein distance of two normal distributions with independent dimensions, whose means are
     the embeddings, and whose deviations σ(v) = exp(½ (A v + a)) are learnable functions of them, one of
     images and one of texts. [arXiv:2210.05335] A text that fits many images may have other deviations than
-    an exact one. At the start A is 0 and all deviations are `deviation`: the loss is `contrastive`. Differs
-    from MAP in the head, there attention over all tokens and here linear in the embedding, and in the form,
-    there a distance with learnable factor and offset, here the scale of the model. The heads are not saved:
-    the adapted model is used by its means alone. Costs no further encoding.
+    an exact one. At the start all deviations are `deviation`, but for a twentieth of it, which A draws at
+    random: between equal ones the distance has no gradient, and none would ever learn. Differs from MAP in
+    the head, there attention over all tokens and here linear in the embedding, and in the form, there a
+    distance with learnable factor and offset, here the scale of the model. The heads are not saved: the
+    adapted model is used by its means alone. Costs no further encoding.
     """
 
     citation: ClassVar[str] = "arXiv:2210.05335"
@@ -41,10 +44,12 @@ class Probabilistic(Objective):
         return self.rate
 
     def initial_weights(self, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-        """For images and texts, `directions` (2, d, d), zero, and `offsets` (2, d): log variances."""
-        d = sizes.width
+        """For images and texts, `directions` (2, d, d) and `offsets` (2, d): log variances."""
+        d, draw = sizes.width, torch.Generator().manual_seed(seed)
         offset = 2 * torch.tensor(self.deviation).log()
-        return {"directions": torch.zeros(2, d, d), "offsets": offset.expand(2, d).clone()}
+        # For embeddings of unit length, A v has the deviation of its entries.
+        directions = _SPREAD * torch.randn(2, d, d, generator=draw)
+        return {"directions": directions, "offsets": offset.expand(2, d).clone()}
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process."""

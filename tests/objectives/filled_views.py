@@ -108,8 +108,11 @@ def filled(
     return views
 
 
-def filled_for(objective: Objective, **options: Any) -> Views:
-    """Views with all that an objective reads: its own weights, their averages, and a memory of one earlier batch."""
+def filled_for(objective: Objective, *, at_start: bool = False, **options: Any) -> Views:
+    """Views with all that an objective reads: its own weights, their averages, and a memory of one earlier batch.
+
+    The weights are near their start, but nowhere symmetric; `at_start`: as a run begins with them.
+    """
     needs = objective.needs
     views = filled(needs, **options)
     width, dtype = views.image.shape[-1], views.image.dtype
@@ -117,7 +120,8 @@ def filled_for(objective: Objective, **options: Any) -> Views:
         width, THIRD, 2, TAGS, _some_rows(width), np.array([2, 3, 5, 8]), caption_tokens=3, sources=2
     )
     start = objective.initial_weights(sizes, 0)
-    own = {name: _nudged(tensor.to(dtype)) for name, tensor in start.items()}
+    move = _unmoved if at_start else _nudged
+    own = {name: move(tensor.to(dtype)) for name, tensor in start.items()}
     earlier = filled(needs, **{**options, "seed": 1})
     if earlier.matches is not None:  # other groups and captions than those of the batch
         earlier = replace(earlier, matches=Matches.within(earlier.matches.images.map(lambda key: key + 1000)))
@@ -139,6 +143,10 @@ def _caption_ids(b: int, length: int) -> Tensor:
 def _some_rows(width: int) -> Any:
     draw = torch.Generator().manual_seed(5)
     return F.normalize(torch.randn(12, width, generator=draw), dim=-1).numpy()
+
+
+def _unmoved(tensor: Tensor) -> Tensor:
+    return tensor.clone().requires_grad_()
 
 
 def _nudged(tensor: Tensor) -> Tensor:

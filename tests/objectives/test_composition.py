@@ -65,6 +65,18 @@ def test_beside_contrastive(name: str) -> None:
     assert any(float(grad.abs().max()) > 0 for grad in alone), "nothing learns from it"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_its_own_leave_their_start(name: str) -> None:
+    """A start where all gradients vanish, such as two equal sides, would never be left."""
+    objective = _build(name)
+    views = filled_for(objective, at_start=True)
+    own = list(views.own_weights.values())
+    if not own:
+        return
+    gradients = torch.autograd.grad(objective(views), own, allow_unused=True)
+    assert any(grad is not None and float(grad.abs().max()) > 1e-12 for grad in gradients)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "matryoshka"])
 def test_inside_matryoshka(name: str) -> None:
     inner = {name: options(name)}

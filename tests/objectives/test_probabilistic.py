@@ -32,13 +32,23 @@ def test_a_value_worked_by_hand() -> None:
     )
 
 
-def test_it_begins_as_contrastive() -> None:
+def test_it_begins_near_contrastive_and_leaves_it() -> None:
     views = filled_for(Probabilistic())
-    start = Probabilistic().initial_weights(Sizes(6), 0)
+    start = {name: w.double() for name, w in Probabilistic().initial_weights(Sizes(6), 0).items()}
     assert start["offsets"].exp().sqrt().flatten().tolist() == pytest.approx([0.05] * 12)
-    found = Probabilistic()(replace(views, own_weights=start)).item()
-    assert found == pytest.approx(Contrastive()(views).item(), abs=1e-6)
-    assert Probabilistic()(views).item() != pytest.approx(found, abs=1e-6)
+    for weight in start.values():
+        weight.requires_grad_()
+    loss = Probabilistic()(replace(views, own_weights=start))
+    assert loss.item() == pytest.approx(Contrastive()(views).item(), abs=1e-3)
+    gradients = torch.autograd.grad(loss, list(start.values()))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    # Between equal deviations, as with A = 0, no weight would ever learn.
+    equal = {
+        "directions": torch.zeros_like(start["directions"]).requires_grad_(),
+        "offsets": start["offsets"],
+    }
+    gradients = torch.autograd.grad(Probabilistic()(replace(views, own_weights=equal)), list(equal.values()))
+    assert all(gradient.abs().max() < 1e-12 for gradient in gradients)
 
 
 def test_parity_with_distances_of_torch() -> None:
