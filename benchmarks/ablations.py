@@ -55,7 +55,9 @@ of the table. The plan then chooses a variant on validation, by the rule of
 The plans *seeds* compare the built-in recipe with plain fine-tuning (image tower locked, the text tower
 trained at 5e-4 for ten epochs, the contrastive loss alone), three seeds each. The plans *objectives* lock
 the image tower as well, train for five epochs at 5e-4 with the anchor, and add one objective at a time to the
-contrastive one, or replace it, with three seeds and no interpolation. The others have one seed.
+contrastive one, or replace it, with three seeds and no interpolation. With that tower locked, *tags* and
+*neighbours* reach no weight that learns: they stand there as controls, and have the values of *contrastive*.
+The others have one seed.
 
 ## Gain against forgetting
 
