@@ -11,11 +11,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from domainclip.data.interfaces import ClassScorer
 from domainclip.models import parameters
@@ -85,3 +85,12 @@ class EvidenceScorer(ClassScorer):
         (folder / SCORER).write_text(text, encoding="utf-8")
         arrays = {name: np.ascontiguousarray(rows, np.float32) for name, rows in self.arrays().items()}
         save_file(arrays, folder / SCORER_FEATURES)
+
+
+def read_saved(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The settings and the arrays that `EvidenceScorer.save` wrote.
+
+    Raises: ValueError, KeyError, TypeError or OSError for damaged files.
+    """
+    data = json.loads((folder / SCORER).read_text(encoding="utf-8"))
+    return {**data, "classes": tuple(data["classes"])}, load_file(folder / SCORER_FEATURES)

@@ -5,7 +5,6 @@ Shapes: n images, c classes of the scorer, s items of the memory, k of them retr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from domainclip.models import fusion_layer
-from domainclip.models.checkpoint_files import SCORER, SCORER_FEATURES
-from domainclip.models.evidence_scorer import EvidenceScorer, EvidenceSettings
+from domainclip.models.evidence_scorer import EvidenceScorer, EvidenceSettings, read_saved
 
 _LAYER = "layer."
 
@@ -67,13 +64,11 @@ class FusionScorer(EvidenceScorer):
 
         Raises: ValueError, KeyError, TypeError or OSError for files of another version, or damaged ones.
         """
-        data = json.loads((folder / SCORER).read_text(encoding="utf-8"))
-        settings = FusionSettings(**{**data, "classes": tuple(data["classes"])})
-        arrays = load_file(folder / SCORER_FEATURES)
+        settings, arrays = read_saved(folder)
         layer = {
             name.removeprefix(_LAYER): arrays.pop(name) for name in list(arrays) if name.startswith(_LAYER)
         }
-        return cls(settings, **arrays, layer=layer)
+        return cls(FusionSettings(**settings), **arrays, layer=layer)
 
 
 @torch.no_grad()
@@ -85,7 +80,7 @@ def refined_rows(
     neighbours: int,
     heads: int,
 ) -> np.ndarray:
-    """(n, d) float64 of queries (n, d), by the other sides of the k items whose own side is nearest.
+    """(n, d) float64 of queries (n, d), by the other sides of the k items that are nearest on their side.
 
     In float64, so that no digit of a score depends on how many images are scored at once.
     """

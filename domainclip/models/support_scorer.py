@@ -5,18 +5,15 @@ Shapes: n images, c classes of the scorer, s support items, d embedding width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from safetensors.numpy import load_file
 from scipy.special import log_softmax
 
-from domainclip.models.checkpoint_files import SCORER, SCORER_FEATURES
-from domainclip.models.evidence_scorer import EvidenceScorer, EvidenceSettings
+from domainclip.models.evidence_scorer import EvidenceScorer, EvidenceSettings, read_saved
 
 SupportForm = Literal["class_means", "cache", "kl", "captions"]
 FORMS: tuple[SupportForm, ...] = ("class_means", "cache", "kl", "captions")
@@ -107,8 +104,7 @@ class SupportScorer(EvidenceScorer):
 
         Raises: ValueError, KeyError, TypeError or OSError for files of another version, or damaged ones.
         """
-        data = json.loads((folder / SCORER).read_text(encoding="utf-8"))
-        settings = ScorerSettings(**{**data, "classes": tuple(data["classes"])})
-        if settings.form not in FORMS:
+        settings, arrays = read_saved(folder)
+        if settings["form"] not in FORMS:
             raise ValueError("form has a value that this version does not support")
-        return cls(settings, **load_file(folder / SCORER_FEATURES))
+        return cls(ScorerSettings(**settings), **arrays)

@@ -84,15 +84,15 @@ class SourceAdversary(Objective):
 
     def _logits(self, x: Tensor, views: Views) -> Tensor:
         """(r, s) of the rows of this process."""
-        own = {name: weight.to(x.dtype) for name, weight in views.own_weights.items()}
+        weights = {name: weight.to(x.dtype) for name, weight in views.own_weights.items()}
         d = x.shape[-1]  # narrower than the model inside of matryoshka
         features = x * d**0.5
         if self.hidden:
-            features = F.relu(features @ own["layer"][:, :d].T + own["layer_bias"])
-        logits: Tensor = features @ own["output"][:, : features.shape[-1]].T + own["bias"]
+            features = F.relu(features @ weights["layer"][:, :d].T + weights["layer_bias"])
+        logits: Tensor = features @ weights["output"][:, : features.shape[-1]].T + weights["bias"]
         if self.given_labels:
             assert views.labels is not None
-            logits = logits + views.labels[views.local_slice].to(x.dtype) @ own["labels"].T
+            logits = logits + views.labels[views.local_slice].to(x.dtype) @ weights["labels"].T
         return logits
 
 

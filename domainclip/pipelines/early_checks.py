@@ -106,7 +106,7 @@ def _check_sources(recipe: Recipe, card: Card) -> None:
         "curation.within_source": recipe.curation.get("within_source"),
         "objectives.source_adversary": recipe.objectives.get("source_adversary"),
     }
-    used = {f"{key}.by": own.get("by", "source") for key, own in options.items() if own is not None}
+    used = {f"{key}.by": one.get("by", "source") for key, one in options.items() if one is not None}
     if recipe.source_removal is not None:
         used["source_removal.by"] = recipe.source_removal.by
         if "hyperbolic" in recipe.objectives:

@@ -120,7 +120,7 @@ def _source_numbers(name: str, source: ItemSource, corpus: Corpus) -> SourceNumb
             f"values of {source.by}: name {COLUMNS_OF[source.by]} in the card, or leave {name} out"
         )
     pairs = zip(source_names(items, source.by), items["labels"][:], strict=True)
-    both = {(own, frozenset(labels)) for own, labels in pairs if any(own)}
+    both = {(names, frozenset(labels)) for names, labels in pairs if any(names)}
     if source.given_labels and len({labels for _, labels in both}) == len(both):
         raise DataError(
             f"objectives.{name}.given_labels: no label occurs in two values of {source.by}, so nothing "

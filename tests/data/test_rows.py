@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
+from domainclip.data import rows as rows_module
 from domainclip.data.cards import Card
 from domainclip.data.files.column_roles import Columns
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.row_captions import cell_text
-from domainclip.data.rows import SourceRow, standardise
+from domainclip.data.rows import Item, SourceRow, standardise, to_dataset
 from domainclip.data.schema import (
     ACQUISITION,
     CANDIDATES,
@@ -320,3 +322,28 @@ def test_a_source_is_held_out_whatever_the_split_column_is() -> None:
 def test_the_card_must_name_the_source_that_it_divides_by() -> None:
     with pytest.raises(ValueError, match=r"splits\.by: source needs columns\.source"):
         card(splits={"by": "source"})
+
+
+def test_the_table_is_the_one_that_the_library_makes() -> None:
+    """`to_dataset` writes Arrow columns without the library's examination of each value."""
+    items = [
+        Item(
+            id=f"{i}",
+            image={"path": None, "bytes": bytes([i])} if i % 2 else {"path": f"{i}.png", "bytes": None},
+            texts=["a", "ü"][: i % 3],
+            language=["en", ""][: i % 3],
+            labels=[],
+            group="g",
+            truth="t",
+            meta={"site": i},
+            split="train",
+            location=f"row {i}",
+            views=[{"path": "v.png", "bytes": None}] * (i % 2),
+        )
+        for i in range(5)
+    ]
+    for part in (items, items[:0]):
+        plain = Dataset.from_dict(rows_module._by_column(part), features=features())
+        found = to_dataset(part)
+        assert found.features == plain.features
+        assert found.to_list() == plain.to_list()

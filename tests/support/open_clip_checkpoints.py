@@ -35,18 +35,19 @@ def norm(weights: dict[str, Tensor], name: str, width: int = WIDTH) -> None:
     weights |= {f"{name}.weight": 1 + draw(width), f"{name}.bias": draw(width)}
 
 
+def linears(weights: dict[str, Tensor], block: str, sizes: dict[str, tuple[int, int]]) -> None:
+    for name, (out, wide) in sizes.items():
+        weights |= {f"{block}.{name}weight": draw(out, wide), f"{block}.{name}bias": draw(out)}
+
+
 def blocks(weights: dict[str, Tensor], prefix: str) -> None:
     for i in range(LAYERS):
         block = f"{prefix}transformer.resblocks.{i}"
         norm(weights, f"{block}.ln_1")
         norm(weights, f"{block}.ln_2")
-        for name, out, wide in (
-            ("attn.in_proj_", 3 * WIDTH, WIDTH),
-            ("attn.out_proj.", WIDTH, WIDTH),
-            ("mlp.c_fc.", 4 * WIDTH, WIDTH),
-            ("mlp.c_proj.", WIDTH, 4 * WIDTH),
-        ):
-            weights |= {f"{block}.{name}weight": draw(out, wide), f"{block}.{name}bias": draw(out)}
+        sizes = {"attn.in_proj_": (3 * WIDTH, WIDTH), "attn.out_proj.": (WIDTH, WIDTH)}
+        sizes |= {"mlp.c_fc.": (4 * WIDTH, WIDTH), "mlp.c_proj.": (WIDTH, 4 * WIDTH)}
+        linears(weights, block, sizes)
 
 
 def image_weights() -> dict[str, Tensor]:
@@ -174,13 +175,9 @@ def conch(folder: Path) -> Path:
     for i in range(LAYERS):
         norm(trunk, f"blocks.{i}.norm1")
         norm(trunk, f"blocks.{i}.norm2")
-        for name, out, wide in (
-            ("attn.qkv", 3 * WIDTH, WIDTH),
-            ("attn.proj", WIDTH, WIDTH),
-            ("mlp.fc1", 4 * WIDTH, WIDTH),
-            ("mlp.fc2", WIDTH, 4 * WIDTH),
-        ):
-            trunk |= {f"blocks.{i}.{name}.weight": draw(out, wide), f"blocks.{i}.{name}.bias": draw(out)}
+        sizes = {"attn.qkv.": (3 * WIDTH, WIDTH), "attn.proj.": (WIDTH, WIDTH)}
+        sizes |= {"mlp.fc1.": (4 * WIDTH, WIDTH), "mlp.fc2.": (WIDTH, 4 * WIDTH)}
+        linears(trunk, f"blocks.{i}", sizes)
     weights = {f"visual.trunk.{name}": value for name, value in trunk.items()}
     weights |= text_weights(tokenizer.get_vocab_size(), "text.", CONTEXT + 1)
     attention_pool(weights, "visual.attn_pool_contrast", EMBEDDING, queries=1)

@@ -66,3 +66,10 @@ def test_reading_the_heads_of_members_and_files(tmp_path: Path) -> None:
         *(f"{file}#offset=8&size=9", str(odd), f"{other}#frame=3"),
     ]
     assert list(locations.read_heads(paths, 3)) == [b"234", b"78", b"oth", None, b"89", b"odd", b"oth"]
+
+
+def test_the_location_of_a_member_is_that_of_its_keys() -> None:
+    for file in ("/data/a.tar", "sky #3/b c.tar", "ü.tar"):
+        expected = locations.join_location(file, {"offset": 512, "size": 70})
+        assert locations.member_location(file, 512, 70) == expected
+        assert locations.split_location(expected) == (file, {"offset": "512", "size": "70"})
