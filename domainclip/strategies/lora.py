@@ -76,9 +76,7 @@ class Lora(Strategy):
 
         both: tuple[Literal["image", "text"], ...] = ("image", "text")
         adapted = both if self.towers == "both" else (self.towers,)
-        layers = [
-            name for side in adapted for name in model.lora_targets(side, self.targets, self.last_layers)
-        ]
+        layers = [name for side in adapted for name in self._layers(model, side)]
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -100,6 +98,17 @@ class Lora(Strategy):
         return model.set_trainable(
             [*patterns, ("(scale|bias)/.*", float(self.train_logit_scale)), (".*", 0.0)]
         )
+
+    def _layers(self, model: DualEncoder, side: Literal["image", "text"]) -> list[str]:
+        names = list(model.lora_targets(side, self.targets, self.last_layers))
+        if not names:
+            other = f"strategy.lora.towers={'text' if side == 'image' else 'image'}"
+            wider = "strategy.lora.targets=attention+mlp, or " if self.targets == "attention" else ""
+            raise RecipeError(
+                f"strategy.lora.targets: {self.targets}: the {side} tower of this base has no such layers: "
+                f"set {wider}{other}"
+            )
+        return names
 
     def _fix_directions(self, model: DualEncoder) -> None:
         import torch

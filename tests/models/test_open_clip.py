@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
-from domainclip.errors import ModelError
+from domainclip.errors import ModelError, RecipeError
 from domainclip.models.base_loading import load_base_model
 from domainclip.models.loading import load_model
 from domainclip.models.open_clip import key_map, tables
@@ -25,6 +25,7 @@ from domainclip.models.saving import save_model
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
+from tests.support import tiny_models
 from tests.support.open_clip_checkpoints import (
     TEXTS,
     attend,
@@ -415,3 +416,21 @@ def test_the_form_of_an_export(tmp_path: Path) -> None:
     OpenClipForm().write(source, tmp_path / "out")
     for mine, theirs in zip(outputs(load_model(tmp_path / "out")), outputs(source.model), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_the_names_of_a_plain_model_come_back() -> None:
+    stored = dict.fromkeys(("visual.proj", "transformer.x", "ln_final.bias", "logit_scale"), torch.ones(1))
+    assert tables.is_plain(stored)
+    assert tables.plain(tables.normalized(stored)).keys() == stored.keys()
+    assert not tables.is_plain(["visual.proj", "text.transformer.x", "logit_scale"])
+
+
+def test_a_tower_without_attention_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(tiny_models.tiny_clip(tmp_path / "clip"))
+    monkeypatch.setattr(type(model), "lora_targets", lambda self, side, *_: [] if side == "image" else ["x"])
+    with pytest.raises(RecipeError) as error:
+        Lora().learning_rates(model)
+    assert str(error.value) == (
+        "strategy.lora.targets: attention: the image tower of this base has no such layers: set "
+        "strategy.lora.targets=attention+mlp, or strategy.lora.towers=text"
+    )

@@ -32,7 +32,8 @@ def build(base: str, config: OpenClipConfig, file: Path, end_of_text: int | None
 
     Raises: ModelError when a weight is missing, has another shape, or belongs to no part of the model.
     """
-    weights = tables.normalized(load_file(file))
+    stored = load_file(file)
+    weights = tables.normalized(stored)
     weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
     try:
         weights = coca.contrastive_weights(base, config, weights)
@@ -43,6 +44,8 @@ def build(base: str, config: OpenClipConfig, file: Path, end_of_text: int | None
     config = replace(config, has_bias="logit_bias" in weights)
     with no_init_weights():
         model, table = _model(base, config, image, text)
+    if isinstance(model, JoinedModel):
+        model.plain_names = tables.is_plain(stored) and text.kind != "class_token"
     table = [*table, *tables.calibration(weights)]
     _load(base, model, table, weights)
     return model

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from domainclip.models.open_clip import coca, key_map
+from domainclip.models.open_clip import coca, key_map, tables
 from domainclip.models.open_clip.attention_pool import (
     PooledClip,
     PooledClipConfig,
@@ -62,6 +62,7 @@ class JoinedModel(PreTrainedModel):
         super().__init__(config)
         self.table: list[key_map.Entry] = []
         self.source: dict[str, Any] = {}
+        self.plain_names = False  # whether the file of the base names text weights without `text.`
         vision, text = config.vision_config, config.text_config
         self.vision_model = _image_model(vision)
         self.text_model = _text_model(config)
@@ -101,6 +102,8 @@ class JoinedModel(PreTrainedModel):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         theirs = key_map.to_theirs(self.table, self.state_dict())
+        if self.plain_names:
+            theirs = tables.plain(theirs)
         if self.config.text_kind == "class_token":
             theirs = coca.with_class_position(theirs)
         save_file({name: value.clone() for name, value in theirs.items()}, folder / WEIGHTS, {"format": "pt"})

@@ -22,6 +22,16 @@ def normalized(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"text.{name}" if name.startswith(_PLAIN_TEXT) else name: value for name, value in theirs.items()}
 
 
+def is_plain(theirs: Iterable[str]) -> bool:
+    """Whether these are the names of a plain model: one without `text.` before them."""
+    return any(name.startswith(_PLAIN_TEXT) for name in theirs)
+
+
+def plain(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `normalized`: open_clip loads a plain model by these names alone."""
+    return {name.removeprefix("text."): value for name, value in theirs.items()}
+
+
 def clip_image(layers: int, norm: str = "vision_model.post_layernorm") -> list[Entry]:
     """open_clip's ViT as a CLIPVisionModel with its projection; `norm` is that behind its pooling."""
     theirs, ours = "visual", "vision_model"
