@@ -124,6 +124,9 @@ class Card(StrictModel):
     # classes with at least `min_items` items there. Prompts are data: they have a version.
     classes: dict[str, Prompts] = {}
     templates: list[str] = []  # prompts of a class; {} is its name
+    # Classes that follow from another, {Viral pneumonia: [Pneumonia]}: an item of the one is never taught as
+    # "not the other". Where an item has one class, it is measured on the class of its row alone.
+    implied_classes: dict[str, list[str]] = {}
     min_items: int = Field(default=10, ge=1)  # training items of a class that is measured
     prompts_version: int = 1  # raise it when prompts change
     # The share of a class where the model will be used, {pneumonia: 0.02}: predictive values are given for it

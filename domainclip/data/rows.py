@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 from domainclip.data import row_captions, splits
 from domainclip.data.cards import Card
+from domainclip.data.files import row_labels
 from domainclip.data.files.column_roles import Columns
 from domainclip.data.files.folder_levels import folder_levels, is_folder_level
+from domainclip.data.files.row_labels import RowLabels
 from domainclip.data.images.fits_header import HeaderColumns, is_header_column
 from domainclip.data.images.image_settings import with_settings
 from domainclip.data.quarantine import ReadLog, UnusableItem
 from domainclip.data.schema import COLUMNS, SOURCE, SPLITS, features
 from domainclip.data.text import captions, languages
-from domainclip.data.text.cells import CellFault, cell_text, label_texts, of_column
+from domainclip.data.text.cells import CellFault, cell_text, of_column
 from domainclip.errors import DataError
 
 if TYPE_CHECKING:  # a second of imports, which a wrong path or column need not wait for
     from datasets import Dataset, DatasetDict
 
-_FLAG_VALUES = {"1": True, "1.0": True, "true": True, "": False, "0": False, "0.0": False, "false": False}
-_UNKNOWN = ("-1", "-1.0")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # how Python keeps a byte of a name that is not UTF-8
 _CHUNK = 1000  # rows
 
@@ -192,11 +192,10 @@ def _check_names(row: SourceRow) -> None:
 def _item(
     row: SourceRow, columns: Columns, card: Card, label_separator: str | None, note_counts: Counter[str]
 ) -> Item:
-    labels, unknown = _labels(row, columns, label_separator) if row.with_labels else ([], [])
-    labels = [row_captions.compose_and_count(label, note_counts) for label in labels]
-    texts = (
-        row_captions.captions_of_row(row.values, columns, card, labels, note_counts) if row.with_texts else {}
-    )
+    classes = _classes(row, columns, card, label_separator, note_counts)
+    texts = {}
+    if row.with_texts:
+        texts = row_captions.captions_of_row(row.values, columns, card, classes.present, note_counts)
     # Rows of one image are about one thing, and a thing is in one split, also in a corpus without groups. In
     # any form of letters, a key is the same.
     truth = languages.to_nfc(_cell(row, columns.truth) or row.name)
@@ -211,14 +210,24 @@ def _item(
         image=with_settings(row.image, card.images),
         texts=list(texts),
         language=list(texts.values()),
-        labels=labels,
+        labels=classes.present,
         group=group,
         truth=truth,
-        meta=meta | ({"unknown_labels": unknown} if unknown else {}),
+        meta=meta | classes.meta,
         split=split,
         location=row.location,
         views=[with_settings(view, card.images) for view in row.views],
     )
+
+
+def _classes(
+    row: SourceRow, columns: Columns, card: Card, separator: str | None, note_counts: Counter[str]
+) -> RowLabels:
+    if not row.with_labels:
+        return RowLabels()
+    stated = row_labels.read(row.values, columns, separator, row.location)
+    composed = [row_captions.compose_and_count(label, note_counts) for label in stated.present]
+    return replace(stated, present=composed).with_implied(card.implied_classes, card.multi_label)
 
 
 def _merge_rows(items: list[Item]) -> list[Item]:
@@ -236,7 +245,7 @@ def _merge_rows(items: list[Item]) -> list[Item]:
             texts=[*texts, *further],
             language=[*texts.values(), *further.values()],
             labels=list(dict.fromkeys([*first.labels, *item.labels])),
-            meta=item.meta | first.meta | _rewrites(first, item),
+            meta=row_labels.merged_meta(first, item) | _rewrites(first, item),
         )
     return list(merged.values())
 
@@ -255,31 +264,6 @@ def _rewrites(first: Item, other: Item) -> dict[str, Any]:
 
 def _cell(row: SourceRow, column: str | None) -> str:
     return of_column(cell_text, row.values, column) if column else ""
-
-
-def _labels(row: SourceRow, columns: Columns, separator: str | None) -> tuple[list[str], list[str]]:
-    """The classes of a row, and those that are marked as unknown."""
-    if isinstance(columns.labels, list):
-        return _flags(row, columns.labels, columns.blank_labels == "unknown")
-    if not columns.labels:
-        return [], []
-    cells = of_column(label_texts, row.values, columns.labels)
-    if separator:
-        cells = [part.strip() for cell in cells for part in cell.split(separator)]
-    return list(dict.fromkeys(cell for cell in cells if cell)), []
-
-
-def _flags(row: SourceRow, names: list[str], blank_is_unknown: bool) -> tuple[list[str], list[str]]:
-    present, unknown = [], []
-    for name in names:
-        cell = _cell(row, name).casefold()
-        if cell in _UNKNOWN or (blank_is_unknown and not cell):
-            unknown.append(name)
-        elif cell not in _FLAG_VALUES:
-            raise DataError(f"{row.location}, column {name}: not 1, 0, -1 (unknown) or blank")
-        elif _FLAG_VALUES[cell]:
-            present.append(name)
-    return present, unknown
 
 
 def _with_unique_ids(items: list[Item], from_column: bool) -> list[Item]:

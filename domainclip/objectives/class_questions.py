@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from domainclip import seeding
+from domainclip.data.files.row_labels import UNKNOWN_LABELS
 from domainclip.data.text.negation import names_normal_class
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
@@ -68,7 +69,7 @@ class ClassQuestions(Objective):
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """The right and the wrong answer to each question, one after the other."""
-        present, unknown = set(pair.labels), set(pair.meta.get("unknown_labels", ()))
+        present, unknown = set(pair.labels), set(pair.meta.get(UNKNOWN_LABELS, ()))
         if self.unknown == "present":
             present |= unknown
         if self.unknown != "ignore":

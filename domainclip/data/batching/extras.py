@@ -19,6 +19,7 @@ from domainclip import seeding
 from domainclip.data.batching.item_columns import derived_column
 from domainclip.data.batching.item_sources import SourceNumbers
 from domainclip.data.dicom import typed_values
+from domainclip.data.files.row_labels import IMPLIED_LABELS
 from domainclip.data.text.tags import item_words
 from domainclip.data.text.training_pair import ClassPrompts, TrainingPair
 
@@ -104,6 +105,7 @@ class ExtraColumns:
             return None
         texts, languages, labels, meta_json = self.rows[index]
         meta = json.loads(meta_json)
+        labels = [*labels, *meta.get(IMPLIED_LABELS, ())]
         draw = seeding.stable(seed, epoch, index, "said")  # the word is part of the draw
         classes = self.spec.prompts if labels or self.spec.all_labelled else {}
         pair = TrainingPair(text, tuple(texts), tuple(languages), tuple(labels), meta, draw, classes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from domainclip.data.files.row_labels import UNKNOWN_LABELS
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.results import MIN_ITEMS
 
@@ -77,6 +78,6 @@ def label_matrix(items: Dataset, names: Sequence[str]) -> np.ndarray:
     index = {name: i for i, name in enumerate(names)}
     for row, (present, meta) in enumerate(zip(items["labels"][:], items["meta"][:], strict=True)):
         labels[row, [index[name] for name in present if name in index]] = 1.0
-        unknown = json.loads(meta or "{}").get("unknown_labels") or []
+        unknown = json.loads(meta or "{}").get(UNKNOWN_LABELS) or []
         labels[row, [index[name] for name in unknown if name in index]] = np.nan
     return labels
