@@ -126,8 +126,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     holding = [name for name in names if len(word) >= _SHORTEST and word.casefold() in name.casefold()]
     begun = [name for name in holding if name.casefold().startswith(word.casefold())]
     holding = begun or holding
-    begun = [name for name in holding if name.casefold().startswith(word.casefold())]
-    holding = begun or holding
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if near := [*usual, *close, *(holding if len(holding) == 1 else [])]:
         return f'did you mean "{near[0]}"?'

@@ -79,6 +79,9 @@ def standardise(
     headers = HeaderColumns(header_columns(columns, card))
     by_split = usable_items(rows, columns, card, log, label_separator, headers)
     headers.refuse_unknown()
+    labels = (item.labels for items in by_split.values() for item in items)
+    for name in row_labels.unused_implications(card.implied_classes, labels):
+        log.add_note(f'implied_classes: no item has the class "{name}"')
     return DatasetDict({split: to_dataset(by_split.pop(split)) for split in SPLITS})
 
 
@@ -240,12 +243,14 @@ def _merge_rows(items: list[Item]) -> list[Item]:
             continue
         texts = dict(zip(first.texts, first.language, strict=True))
         further = {t: code for t, code in zip(item.texts, item.language, strict=True) if t not in texts}
+        labels = list(dict.fromkeys([*first.labels, *item.labels]))
         merged[key] = replace(
             first,
             texts=[*texts, *further],
             language=[*texts.values(), *further.values()],
-            labels=list(dict.fromkeys([*first.labels, *item.labels])),
-            meta=row_labels.merged_meta(first, item) | _rewrites(first, item),
+            labels=labels,
+            meta=row_labels.merged_meta(item.meta | first.meta, [first.meta, item.meta], labels)
+            | _rewrites(first, item),
         )
     return list(merged.values())
 

@@ -89,13 +89,14 @@ def mixed_extras(spec: ExtraSpec, corpus: Corpus) -> ExtraSpec:
 
 def _classes(corpora: Sequence[Corpus]) -> tuple[str, ...]:
     labels = (row for corpus in corpora for row in corpus.splits["train"]["labels"][:])
-    classes = sorted({label for row in labels for label in row})
+    classes = {label for row in labels for label in row}
     if not classes:
         raise DataError(
             "objectives: one of them needs labels, and no training item of corpus "
             f"{corpora[0].card.name} has any: name columns.labels in the card"
         )
-    return tuple(classes)
+    implied = (names for corpus in corpora for names in corpus.card.implied_classes.values())
+    return tuple(sorted(classes.union(*implied)))
 
 
 def _tags(name: str, words: TagWords, corpus: Corpus) -> tuple[str, ...]:

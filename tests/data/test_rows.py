@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ def _standard(
     return [dict(row) for name in ("train", "validation", "test") for row in splits[name]], log
 
 
+COLUMNS_T_L = {"texts": ["t"], "labels": "l"}
 ALL_IN_TRAINING = card(splits={"train": 1, "validation": 0, "test": 0})
 ALL_IN_TEST = card(splits={"train": 0, "validation": 0, "test": 1})
 
@@ -143,6 +145,36 @@ def test_a_column_for_each_class() -> None:
     rows, _ = _standard(_rows(values), columns | {"blank_labels": "unknown"})
     assert rows[0]["labels"] == ["Mass", "Cyst"]
     assert json.loads(rows[0]["meta"]) == {"unknown_labels": ["Edema", "Nodule"]}
+
+
+IMPLIED = {"Covid": ["Viral"], "Viral": ["Pneumonia"], "Sars": ["Viral"]}
+
+
+def test_implied_classes_are_those_of_an_item_with_several_classes() -> None:
+    """At any distance, each once; one that the row marks as unknown follows all the same."""
+    values = {"t": "x", "Covid": "1", "Pneumonia": "-1", "Mass": "-1"}
+    columns = {"texts": ["t"], "labels": ["Covid", "Pneumonia", "Mass"]}
+    rows, log = _standard(_rows(values), columns, card(multi_label=True, implied_classes=IMPLIED))
+    assert rows[0]["labels"] == ["Covid", "Viral", "Pneumonia"]
+    assert json.loads(rows[0]["meta"]) == {"unknown_labels": ["Mass"]}
+    assert log.notes == ['implied_classes: no item has the class "Sars"']
+
+
+def test_implied_classes_stand_beside_the_class_of_an_item_with_one() -> None:
+    the_card = card(implied_classes={**IMPLIED, "Pneumonia": ["Covid"]})  # a circle ends
+    rows, _ = _standard(_rows({"t": "x", "l": "Covid"}, {"t": "x", "l": "Mass"}), COLUMNS_T_L, the_card)
+    assert [row["labels"] for row in rows] == [["Covid"], ["Mass"]]
+    assert [json.loads(row["meta"]) for row in rows] == [{"implied_labels": ["Viral", "Pneumonia"]}, {}]
+
+
+def test_classes_of_merged_rows_are_neither_unknown_nor_implied() -> None:
+    """One image in two rows: what one row states, and what follows from it, the other does not take back."""
+    values = [{"t": "x", "Covid": "1", "Mass": "-1"}, {"t": "y", "Covid": "-1", "Mass": "1"}]
+    rows = [replace(row, image={"path": "/root/1.png", "bytes": None}) for row in _rows(*values)]
+    columns = {"texts": ["t"], "labels": ["Covid", "Mass"], "truth": ""}
+    merged, _ = _standard(rows, columns, card(captions={"merge_captions": True}, implied_classes=IMPLIED))
+    assert (merged[0]["labels"], len(merged)) == (["Covid", "Mass"], 1)
+    assert json.loads(merged[0]["meta"]) == {"implied_labels": ["Viral", "Pneumonia"]}
 
 
 def test_a_class_column_with_other_values() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from math import exp, log
@@ -149,3 +150,20 @@ def test_both_answers_have_one_form_which_changes_with_the_epoch() -> None:
 def test_a_form_without_two_answers_about_the_class_is_refused(forms: dict[str, str], fault: str) -> None:
     with pytest.raises(RecipeError, match=f"objectives.class_questions.forms: {fault}"):
         ClassQuestions(forms=forms)
+
+
+def test_an_implied_class_is_answered_with_yes() -> None:
+    """Without the card's `implied_classes`, training would say that this effusion is no edema."""
+    spec = ExtraSpec(
+        texts={"questions": ClassQuestions().extra_texts}, classes=("Edema", "Effusion"), prompts=CLASSES
+    )
+    answers = {}
+    for name, meta in {"stated alone": {}, "implied": {"implied_labels": ["Edema"]}}.items():
+        row = {"texts": ["a report"], "language": ["en"], "labels": ["Effusion"], "meta": json.dumps(meta)}
+        extras = ExtraColumns(Dataset.from_list([row]), spec).extras_of(0, "a report", 0, 0)
+        assert extras is not None
+        assert extras.labels is not None
+        answers[name] = (extras.texts["questions"][0::2], extras.labels.tolist())
+    assert answers["stated alone"] == (["effusion", "no Edema"], [False, True])
+    assert answers["implied"][1] == [True, True]
+    assert set(answers["implied"][0]) == {"effusion", "Edema"}

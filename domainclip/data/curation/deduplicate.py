@@ -5,6 +5,7 @@ Legend: n items, d width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from domainclip.data.files import row_labels
 from domainclip.data.images import (
     digests,
     inspection,
@@ -62,8 +64,8 @@ class Deduplicate(Curation):
         for row, first in enumerate(first_of.tolist()):
             sets.setdefault(first, []).append(row)
         joined = {first: rows for first, rows in sets.items() if len(rows) > 1}
-        others = items.select_columns(["texts", "language", "labels"])[:]
-        merged = {first: _merge_captions(others, rows) for first, rows in joined.items()}
+        others = items.select_columns(["texts", "language", "labels", "meta"])[:]
+        merged = {first: _merge_items(others, rows) for first, rows in joined.items()}
         chosen = items.select(list(sets), keep_in_memory=True)
         firsts = list(sets)
         return chosen.map(
@@ -119,11 +121,17 @@ def _first_of_set(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [root(row) for row in range(n)]
 
 
-def _merge_captions(columns: dict[str, list[Any]], rows: list[int]) -> dict[str, list[str]]:
-    """The captions, languages and labels of some items, each caption once."""
+def _merge_items(columns: dict[str, list[Any]], rows: list[int]) -> dict[str, Any]:
+    """The captions, languages, labels and meta of some items, each caption once; the first has its meta."""
     language_of: dict[str, str] = {}
     for row in rows:
         for text, language in zip(columns["texts"][row], columns["language"][row], strict=True):
             language_of.setdefault(text, language)
     labels = dict.fromkeys(label for row in rows for label in columns["labels"][row])
-    return {"texts": list(language_of), "language": list(language_of.values()), "labels": list(labels)}
+    metas = [json.loads(columns["meta"][row]) for row in rows]
+    return {
+        "texts": list(language_of),
+        "language": list(language_of.values()),
+        "labels": list(labels),
+        "meta": json.dumps(row_labels.merged_meta(metas[0], metas, labels), ensure_ascii=False),
+    }

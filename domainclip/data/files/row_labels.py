@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from domainclip.data.files.column_roles import Columns
 from domainclip.data.text.cells import cell_text, label_texts, of_column
@@ -15,16 +15,6 @@ _UNKNOWN = ("-1", "-1.0")
 # Keys of the meta of an item.
 UNKNOWN_LABELS = "unknown_labels"
 IMPLIED_LABELS = "implied_labels"
-
-
-class _Labelled(Protocol):
-    """An item of a row."""
-
-    @property
-    def labels(self) -> list[str]: ...
-
-    @property
-    def meta(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -74,14 +64,32 @@ def read(values: Mapping[str, Any], columns: Columns, separator: str | None, loc
     return RowLabels(list(dict.fromkeys(cell for cell in cells if cell)))
 
 
-def merged_meta(first: _Labelled, other: _Labelled) -> dict[str, Any]:
-    """The meta of an item from two rows of it: a class that either has is neither unknown nor implied."""
-    meta, known = dict(other.meta) | dict(first.meta), {*first.labels, *other.labels}
+def unused_implications(
+    implied_classes: Mapping[str, Sequence[str]], labels: Iterable[Sequence[str]]
+) -> list[str]:
+    """The classes that should imply others, and that no item has and no class implies; `labels` by item."""
+    if not implied_classes:
+        return []
+    known = {name for of_item in labels for name in of_item}
+    known |= {name for names in implied_classes.values() for name in names}
+    return [name for name in implied_classes if name not in known]
+
+
+def merged_meta(
+    meta: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], labels: Collection[str]
+) -> dict[str, Any]:
+    """`meta` for an item of these classes, which the rows of these metas make up.
+
+    A class that any row states is neither unknown nor implied, and one that is implied is not unknown.
+    """
+    merged, known = dict(meta), set(labels)
     for key in (IMPLIED_LABELS, UNKNOWN_LABELS):
-        names = dict.fromkeys([*first.meta.get(key, ()), *other.meta.get(key, ())])
-        meta[key] = [name for name in names if name not in known]
+        merged.pop(key, None)
+        names = dict.fromkeys(name for row in rows for name in row.get(key, ()))
+        if rest := [name for name in names if name not in known]:
+            merged[key] = rest
         known |= set(names)
-    return {key: value for key, value in meta.items() if value or key not in (IMPLIED_LABELS, UNKNOWN_LABELS)}
+    return merged
 
 
 def _flags(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_copies_become_one_that_says_all(tmp_path: Path) -> None:
     assert after["labels"][:] == [["fan", "red"], ["boat"], []]
     assert [len(row) for row in after["language"][:]] == [3, 2, 1]
     assert after.features == before.features
+
+
+def test_a_class_that_one_copy_states_is_unknown_in_none(tmp_path: Path) -> None:
+    before = items(TEXTS, LABELS, _pictures(tmp_path))
+    metas = [{"age": 7, "unknown_labels": ["red", "old"]}, {}, {"age": 9, "implied_labels": ["old"]}, {}, {}]
+    before = before.remove_columns("meta").add_column("meta", [json.dumps(meta) for meta in metas])
+    after = Deduplicate()(before)
+    assert [json.loads(meta) for meta in after["meta"][:]] == [{"age": 7, "implied_labels": ["old"]}, {}, {}]
 
 
 def test_without_looking_only_equal_bytes_are_one(tmp_path: Path) -> None:
