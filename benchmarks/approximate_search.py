@@ -65,12 +65,12 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000])
     options.add_argument("--width", type=int, default=512)
     options.add_argument("--clusters", type=int, nargs="+", default=[0, 1000])
-    asked = options.parse_args()
+    arguments = options.parse_args()
     print("| vectors | recall@10 | ms a query | ms exact, in memory | s to build | MiB on disk |")
     print("|---|---|---|---|---|---|")
-    for size in asked.sizes:
-        for clusters in asked.clusters:
-            print(measured(size, asked.width, clusters), flush=True)
+    for size in arguments.sizes:
+        for clusters in arguments.clusters:
+            print(measured(size, arguments.width, clusters), flush=True)
 
 
 if __name__ == "__main__":

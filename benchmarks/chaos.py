@@ -59,9 +59,9 @@ class Fate:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
+        def wrapped(*parser: Any, **options: Any) -> Any:
             self.boundary()
-            result = call(*arguments, **options)
+            result = call(*parser, **options)
             self.boundary()
             return result
 
@@ -198,12 +198,12 @@ def _one_run(
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument("--kills", type=int, default=200)
-    arguments.add_argument("--seed", type=int, default=0)
-    asked = arguments.parse_args()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     place = Path(tempfile.mkdtemp(prefix="chaos-"))
     os.environ["HOME"] = str(place)
@@ -218,7 +218,7 @@ def main() -> None:
     base, corpus = tiny_clip(place / "base"), make_corpus(place / "corpus")
     recipe_file = place / "squares.yaml"
     recipe_file.write_text(RECIPE.format(base=base, corpus=corpus), encoding="utf-8")
-    rng, tally, runs, wrong = random.Random(asked.seed), Counter[str](), Counter[str](), 0
+    rng, tally, runs, wrong = random.Random(arguments.seed), Counter[str](), Counter[str](), 0
     expected: dict[tuple[str, int], tuple[str, int]] = {}
     for name, overrides in KINDS.items():
         for world in (1, 2):
@@ -228,7 +228,7 @@ def main() -> None:
             passed = int((place / f"{folder.name}.passed").read_text())
             expected[name, world] = (_result(folder), passed)
     began, number = time.monotonic(), 0
-    while tally["kills"] < asked.kills:
+    while tally["kills"] < arguments.kills:
         number += 1
         name, world = rng.choice(sorted(expected))
         folder = place / f"run-{number}"

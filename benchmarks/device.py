@@ -37,30 +37,34 @@ _SETTLED = 3  # first steps that are left out: kernels are chosen, workers start
 
 def main() -> None:
     """Prints the table of one question."""
-    asked = _arguments()
+    arguments = _arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["DOMAINCLIP_CACHE"] = str(folder / "cache")
-        bases.make_base(asked.model, folder / "base")
-        {"waiting": _waiting, "precision": _precision, "features": _features}[asked.question](asked, folder)
+        bases.make_base(arguments.model, folder / "base")
+        {"waiting": _waiting, "precision": _precision, "features": _features}[arguments.question](
+            arguments, folder
+        )
 
 
-def _waiting(asked: argparse.Namespace, folder: Path) -> None:
+def _waiting(arguments: argparse.Namespace, folder: Path) -> None:
     """The share of a step in which the device has no batch, by number of workers, decoding every image."""
-    _write_corpus(folder, asked.images)
+    _write_corpus(folder, arguments.images)
     print("| workers | pairs/s | waited for images |\n|---|--:|--:|")
     for workers in (0, "auto"):
         options = [f"train.workers={workers}", "train.pixel_cache_gb=0", "strategy=full"]
-        records = _settled(_train(asked, folder, f"waiting-{workers}", options))
+        records = _settled(_train(arguments, folder, f"waiting-{workers}", options))
         waited = float(np.mean([record["waited"] for record in records]))
         print(f"| {workers} | {_rate(records):,.0f} | {waited:.1%} |", flush=True)
 
 
-def _precision(asked: argparse.Namespace, folder: Path) -> None:
+def _precision(arguments: argparse.Namespace, folder: Path) -> None:
     """Losses of the same steps in other precisions against fp32, and their speed."""
-    _write_corpus(folder, 4 * asked.batch)
-    kinds = ["fp32", "tf32", "bf16", "fp16"] if asked.device == "cuda" else ["fp32", "bf16"]
-    runs = {kind: _train(asked, folder, kind, [f"train.precision={kind}", "strategy=full"]) for kind in kinds}
+    _write_corpus(folder, 4 * arguments.batch)
+    kinds = ["fp32", "tf32", "bf16", "fp16"] if arguments.device == "cuda" else ["fp32", "bf16"]
+    runs = {
+        kind: _train(arguments, folder, kind, [f"train.precision={kind}", "strategy=full"]) for kind in kinds
+    }
     print("| precision | pairs/s | largest relative difference of a loss from fp32 |\n|---|--:|--:|")
     for kind, records in runs.items():
         pairs = zip(records, runs["fp32"], strict=True)
@@ -68,24 +72,26 @@ def _precision(asked: argparse.Namespace, folder: Path) -> None:
         print(f"| {kind} | {_rate(_settled(records)):,.0f} | {apart:.1e} |", flush=True)
 
 
-def _features(asked: argparse.Namespace, folder: Path) -> None:
+def _features(arguments: argparse.Namespace, folder: Path) -> None:
     """Seconds of a run of three epochs with a locked image tower, its embeddings cached or computed again."""
-    _write_corpus(folder, asked.images)
+    _write_corpus(folder, arguments.images)
     print("| cached features | seconds of the run | pairs/s of a step |\n|---|--:|--:|")
     for cached in ("true", "false"):
         began = time.perf_counter()
         options = [f"train.cache_features={cached}", "strategy=locked_image", "train.epochs=3"]
-        records = _train(asked, folder, f"cached-{cached}", options)
+        records = _train(arguments, folder, f"cached-{cached}", options)
         rate = _rate(_settled(records))
         print(f"| {cached} | {time.perf_counter() - began:.1f} | {rate:,.0f} |", flush=True)
 
 
-def _train(asked: argparse.Namespace, folder: Path, name: str, options: list[str]) -> list[dict[str, Any]]:
+def _train(
+    arguments: argparse.Namespace, folder: Path, name: str, options: list[str]
+) -> list[dict[str, Any]]:
     """The steps of a run without evaluation, as in metrics.jsonl."""
     recipe = folder / "recipe.yaml"
     corpus = {"path": str(folder / "corpus.csv"), "checks": {"near_duplicates": "warning"}}
     recipe.write_text(json.dumps({"base": str(folder / "base"), "corpus": corpus}))
-    common = [f"train.batch_size={asked.batch}", "train.epochs=1"]
+    common = [f"train.batch_size={arguments.batch}", "train.epochs=1"]
     common += ["objectives=contrastive", "probes=[retrieval]"]
     run = folder / "runs" / name
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the run before
@@ -134,10 +140,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="tiny", choices=list(bases.SIZES))
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
-    asked = parser.parse_args()
-    if asked.device == "cuda" and not torch.cuda.is_available():
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no GPU")
-    return asked
+    return arguments
 
 
 if __name__ == "__main__":

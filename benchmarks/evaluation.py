@@ -132,12 +132,12 @@ def probes(encoder: CachedEncoder, data: EvaluationSet, suite: str) -> dict[str,
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--items", type=int, default=2000)
-    asked.add_argument("--suite", default="all")
-    asked.add_argument("--device", default="cpu")
-    asked.add_argument("--probes-only", action="store_true", help="leave out the race with the bare pass")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=2000)
+    parser.add_argument("--suite", default="all")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--probes-only", action="store_true", help="leave out the race with the bare pass")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = loading.load_model(checkpoint(Path(folder))).to(options.device).eval()
         items = pictures(options.items)

@@ -60,8 +60,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("run")
     options.add_argument("--split", default="validation")
-    asked = options.parse_args()
-    opened = open_page(ExploreRequest(run=asked.run, split=asked.split))
+    arguments = options.parse_args()
+    opened = open_page(ExploreRequest(run=arguments.run, split=arguments.split))
     page = opened.server.answer
     assert isinstance(page, Application)
     print(f"{opened.explored.size} items\n")

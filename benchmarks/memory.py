@@ -25,21 +25,21 @@ UNCACHED_UP_TO = 512  # pairs whose activations are held all at once, for compar
 
 def main() -> None:
     """Prints the table; with --one, takes one step and prints what it found as JSON."""
-    asked = _arguments()
-    if asked.one:
-        print(json.dumps(_step(asked)))
+    arguments = _arguments()
+    if arguments.one:
+        print(json.dumps(_step(arguments)))
         return
-    print(f"{asked.model}, {asked.micro} pairs held at once, {asked.device}\n")
+    print(f"{arguments.model}, {arguments.micro} pairs held at once, {arguments.device}\n")
     print(
         "| contrastive batch | peak | against the first | of it pixels | loss | uncached | logits whole | s |"
     )
     print("|---|---|---|---|---|---|---|---|")
     first = 0.0
-    for batch in asked.batches:
-        found = _child(asked, batch, asked.micro, whole=False)
+    for batch in arguments.batches:
+        found = _child(arguments, batch, arguments.micro, whole=False)
         first = first or found["peak"]
-        whole = _child(asked, batch, asked.micro, whole=True)
-        plain = _child(asked, batch, batch, whole=False)["loss"] if batch <= UNCACHED_UP_TO else None
+        whole = _child(arguments, batch, arguments.micro, whole=True)
+        plain = _child(arguments, batch, batch, whole=False)["loss"] if batch <= UNCACHED_UP_TO else None
         print(
             f"| {batch:,} | {found['peak'] / 2**20:,.0f} MiB | {found['peak'] / first:.2f} × "
             f"| {found['pixels'] / 2**20:,.0f} MiB | {found['loss']:.6f} "
@@ -49,7 +49,7 @@ def main() -> None:
         )
 
 
-def _child(asked: argparse.Namespace, batch: int, micro: int, whole: bool) -> dict[str, Any]:
+def _child(arguments: argparse.Namespace, batch: int, micro: int, whole: bool) -> dict[str, Any]:
     command = [
         sys.executable,
         "-W",
@@ -61,13 +61,13 @@ def _child(asked: argparse.Namespace, batch: int, micro: int, whole: bool) -> di
         "--micro",
         str(micro),
     ]
-    command += ["--model", asked.model, "--device", asked.device, *(["--whole"] if whole else [])]
+    command += ["--model", arguments.model, "--device", arguments.device, *(["--whole"] if whole else [])]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _step(asked: argparse.Namespace) -> dict[str, Any]:
+def _step(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
     from accelerate import Accelerator
 
@@ -78,11 +78,11 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     from domainclip.objectives.losses import blockwise
     from domainclip.training import step, views
 
-    if asked.whole:
+    if arguments.whole:
         blockwise.MAX_LOGITS = 2**62
-    device, (pairs,) = torch.device(asked.device), asked.batches
+    device, (pairs,) = torch.device(arguments.device), arguments.batches
     with tempfile.TemporaryDirectory() as folder:
-        model = bases.make_base(asked.model, Path(folder)).to(device)
+        model = bases.make_base(arguments.model, Path(folder)).to(device)
     model.set_train_mode({"image", "text"})
     draw = torch.Generator().manual_seed(0)
     side = model.image_size[0]
@@ -91,14 +91,14 @@ def _step(asked: argparse.Namespace) -> dict[str, Any]:
     keys = MatchKeys.of_groups(torch.arange(pairs, device=device))
     batch = views.StepBatch({"pixels": pixels}, None, texts, None, keys, None)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    accelerator = Accelerator(cpu=asked.device == "cpu")
+    accelerator = Accelerator(cpu=arguments.device == "cpu")
     began = time.perf_counter()
-    micro = None if asked.micro >= pairs else asked.micro
+    micro = None if arguments.micro >= pairs else arguments.micro
     terms = WeightedObjectives({"contrastive": (1.0, Contrastive())})
     taken = step.compute_gradients(model, model, batch, terms, micro, 0, accelerator)
     optimizer.step()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if asked.device == "cuda":
+    if arguments.device == "cuda":
         peak = torch.cuda.max_memory_allocated()
     seconds = time.perf_counter() - began
     return {"peak": peak, "pixels": pixels.numel(), "loss": taken.loss, "seconds": seconds}

@@ -178,12 +178,12 @@ def main() -> None:
             for rows in (data.items, data.train, data.validation):
                 encoder.images(rows)
             encoder.texts([text for texts in data.items["texts"] for text in texts])
-            before, encoder.spent = encoder.asked, 0.0
+            before, encoder.spent = encoder.arguments, 0.0
             start = time.process_time()
             results = registry.build("probes", name, {}, name)(encoder, data)
             spent = time.process_time() - start - encoder.spent
             after = intervals(results)
-            texts, pictures = (new - old for new, old in zip(encoder.asked, before, strict=True))
+            texts, pictures = (new - old for new, old in zip(encoder.arguments, before, strict=True))
             model = texts / per_text + pictures / per_image
             whole += spent + after + model
             kind = "several" if several else "one"

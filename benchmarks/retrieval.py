@@ -32,10 +32,10 @@ def measured(size: int, width: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("--sizes", type=int, nargs="+", default=[2000, 10_000])
-    asked.add_argument("--width", type=int, default=512)
-    said = asked.parse_args()
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--sizes", type=int, nargs="+", default=[2000, 10_000])
+    arguments.add_argument("--width", type=int, default=512)
+    said = arguments.parse_args()
     print("| queries × gallery | seconds | MiB beside the embeddings | the whole matrix |\n|---|---|---|---|")
     for size in said.sizes:
         seconds, memory = measured(size, said.width)

@@ -63,9 +63,9 @@ class Contender:
 
 def main() -> None:
     """Prints one table a mode."""
-    asked = _arguments()
-    device = torch.device(asked.device)
-    if asked.one_library:
+    arguments = _arguments()
+    device = torch.device(arguments.device)
+    if arguments.one_library:
         os.environ[onednn.SWITCH] = "0"
     print(f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}", end="; ")
     print(
@@ -73,15 +73,18 @@ def main() -> None:
         end="; ",
     )
     print(f"load {os.getloadavg()[0]:.1f}")
-    for mode in asked.modes:
+    for mode in arguments.modes:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["DOMAINCLIP_CACHE"] = str(Path(folder, "cache"))
-            contenders, flops = _contenders(asked, mode, Path(folder), device)
-            contenders = contenders[:2] if asked.bound else contenders
+            contenders, flops = _contenders(arguments, mode, Path(folder), device)
+            contenders = contenders[:2] if arguments.bound else contenders
             _race(
-                contenders, asked.rounds, device, time.process_time if asked.cpu_time else time.perf_counter
+                contenders,
+                arguments.rounds,
+                device,
+                time.process_time if arguments.cpu_time else time.perf_counter,
             )
-            _print_table(asked, mode, contenders, flops)
+            _print_table(arguments, mode, contenders, flops)
         del contenders
 
 
@@ -112,9 +115,9 @@ def _race(contenders: list[Contender], rounds: int, device: torch.device, clock:
 
 
 def _contenders(
-    asked: argparse.Namespace, mode: str, folder: Path, device: torch.device
+    arguments: argparse.Namespace, mode: str, folder: Path, device: torch.device
 ) -> tuple[list[Contender], int]:
-    base = bases.make_base(asked.model, folder / "base").to(device)
+    base = bases.make_base(arguments.model, folder / "base").to(device)
     depth = base.depth("image")
     strategy = {
         "full": Full(),
@@ -123,11 +126,11 @@ def _contenders(
     }[mode]
     factors = strategy.learning_rates(base)
     reference = peers.copied(base.hf_base)
-    micro = min(asked.micro, asked.batch)
-    options = {"batch_size": asked.batch, "micro_batch_size": micro, "weight_decay": 0.0}
-    pairs = bases.make_pairs(base, 2 * asked.batch)
-    rounds = asked.rounds + 1
-    shown = list(batches(pairs, 0, rounds, asked.batch, workers=0))
+    micro = min(arguments.micro, arguments.batch)
+    options = {"batch_size": arguments.batch, "micro_batch_size": micro, "weight_decay": 0.0}
+    pairs = bases.make_pairs(base, 2 * arguments.batch)
+    rounds = arguments.rounds + 1
+    shown = list(batches(pairs, 0, rounds, arguments.batch, workers=0))
     setup = TrainingSetup(
         settings=TrainConfig.model_validate(options),
         strategy="full",
@@ -146,7 +149,7 @@ def _contenders(
     mixed = functools.partial(torch.autocast, "cuda", torch.bfloat16)
     autocast = mixed if device.type == "cuda" else nullcontext
     ours = list(_ours(stage, rounds, device))
-    theirs, flops = _peers(asked, mode, reference, shown, setup, autocast, device)
+    theirs, flops = _peers(arguments, mode, reference, shown, setup, autocast, device)
     return [*ours, *theirs], flops
 
 
@@ -184,7 +187,7 @@ def _ours(stage: StageInputs, rounds: int, device: torch.device) -> Iterator[Con
 
 
 def _peers(
-    asked: argparse.Namespace,
+    arguments: argparse.Namespace,
     mode: str,
     reference: Any,
     shown: list[Batch],
@@ -211,7 +214,7 @@ def _peers(
         if mode != "lora_last_quarter" and _installed("open_clip"):  # which has no adapters
             step_of = peers.open_clip_step(reference, mode == "locked_image", helped, autocast, device)
             named.append((f"open_clip, {how}", not helped, step_of, tensors))
-    micro = min(asked.micro, asked.batch)
+    micro = min(arguments.micro, arguments.batch)
     if _installed("sentence_transformers"):
         cached = peers.sentence_transformers_step(peers.copied(reference), micro, autocast)
         named.append(("sentence-transformers, cached, trims", True, cached, trimmed))
@@ -240,19 +243,20 @@ def _ids(setup: TrainingSetup, texts: list[str], length: int | None) -> Tensor:
     return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=pad)
 
 
-def _print_table(asked: argparse.Namespace, mode: str, contenders: list[Contender], flops: int) -> None:
+def _print_table(arguments: argparse.Namespace, mode: str, contenders: list[Contender], flops: int) -> None:
     ours = contenders[0]
     print(
-        f"\n{asked.model}, {mode}, {asked.batch} pairs a step, median of {asked.rounds} steps, interleaved\n"
+        f"\n{arguments.model}, {mode}, {arguments.batch} pairs a step, median of {arguments.rounds} steps, "
+        "interleaved\n"
     )
     print(
         "| | as it ships | pairs/s | ours against it | loss, first and last step | apart, relative |", end=""
     )
-    gpu = asked.device == "cuda"
+    gpu = arguments.device == "cuda"
     print(" peak memory | share of peak arithmetic |" if gpu else "")
     print("|---|---|---|---|---|---|" + ("---|---|" if gpu else ""))
     for one in contenders:
-        rate = asked.batch / statistics.median(one.seconds)
+        rate = arguments.batch / statistics.median(one.seconds)
         # Round by round, because what else the machine does changes from one to the next.
         ratio = statistics.median(a / b for a, b in zip(one.seconds, ours.seconds, strict=True))
         apart = max(abs(a - b) / abs(b) for a, b in zip(one.losses, ours.losses, strict=True))
@@ -260,7 +264,7 @@ def _print_table(asked: argparse.Namespace, mode: str, contenders: list[Contende
         ships = "yes" if one.as_it_ships else "no"
         line = f"| {one.name} | {ships} | {rate:.2f} | {ratio:.2f} × | {loss} |"
         if gpu:
-            done = flops / statistics.median(one.seconds) / (asked.peak_tflops * 1e12)
+            done = flops / statistics.median(one.seconds) / (arguments.peak_tflops * 1e12)
             line += f" {one.peak / 2**30:.1f} GiB (all loaded) | {done:.1%} |"
         print(line)
 

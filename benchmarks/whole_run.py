@@ -58,35 +58,37 @@ probes: {{zero_shot: {{}}, retrieval: {{}}}}
 
 def main() -> None:
     """Prints a table with a line for each mode."""
-    asked = _arguments()
+    arguments = _arguments()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        base, corpus = _shared(place) if _has_shared() else _generated(place, asked.images)
+        base, corpus = _shared(place) if _has_shared() else _generated(place, arguments.images)
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {corpus}")
         print(
             "\n| | epochs | ours, wall | peer, wall | ratio | ours, processor | peer, processor | ratio "
             "| wanted |\n|---|---|---|---|---|---|---|---|---|"
         )
-        for mode in asked.modes:
-            print(_line(mode, base, corpus, place, asked), flush=True)
+        for mode in arguments.modes:
+            print(_line(mode, base, corpus, place, arguments), flush=True)
 
 
-def _line(mode: str, base: Path, corpus: Path, place: Path, asked: argparse.Namespace) -> str:
-    taken: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
-    for number in range(asked.rounds):
-        for who in sorted(taken, reverse=bool(number % 2)):  # each begins in every second round
+def _line(mode: str, base: Path, corpus: Path, place: Path, arguments: argparse.Namespace) -> str:
+    times: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
+    for number in range(arguments.rounds):
+        for side in sorted(times, reverse=bool(number % 2)):  # each begins in every second round
             shutil.rmtree(place / "work", ignore_errors=True)
             (place / "work").mkdir()
-            commands = _ours(mode, base, corpus, place) if who == "ours" else _peer(mode, base, corpus, place)
-            taken[who].append(_run(commands, place, asked.threads, asked.verbose))
-    ours, peer = taken["ours"], taken["peer"]
+            commands = (
+                _ours(mode, base, corpus, place) if side == "ours" else _peer(mode, base, corpus, place)
+            )
+            times[side].append(_run(commands, place, arguments.threads, arguments.verbose))
+    ours, peer = times["ours"], times["peer"]
     cells = [mode, str(EPOCHS[mode])]
     for which in (0, 1):
-        mine, theirs = ([pair[which] for pair in times] for times in (ours, peer))
-        ratio = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
+        ours_values, peer_values = ([pair[which] for pair in runs] for runs in (ours, peer))
+        ratio = statistics.median(a / b for a, b in zip(ours_values, peer_values, strict=True))
         cells += [
-            f"{statistics.median(mine):.0f} s",
-            f"{statistics.median(theirs):.0f} s",
+            f"{statistics.median(ours_values):.0f} s",
+            f"{statistics.median(peer_values):.0f} s",
             f"**{ratio:.2f}**",
         ]
     return f"| {' | '.join([*cells, str(TARGETS[mode])])} |"
@@ -103,11 +105,11 @@ def _ours(mode: str, base: Path, corpus: Path, place: Path) -> list[list[str]]:
 
 def _peer(mode: str, base: Path, corpus: Path, place: Path) -> list[list[str]]:
     script, adapted = str(Path(__file__).with_name("whole_run_peer.py")), str(place / "work" / "adapted")
-    given = [sys.executable, script]
+    script_command = [sys.executable, script]
     schedule = ["--mode", mode, "--epochs", str(EPOCHS[mode]), "--batch", str(BATCH)]
     return [
-        [*given, "train", str(corpus), str(base), adapted, *schedule],
-        [*given, "evaluate", str(corpus), str(base), adapted],
+        [*script_command, "train", str(corpus), str(base), adapted, *schedule],
+        [*script_command, "evaluate", str(corpus), str(base), adapted],
     ]
 
 

@@ -54,8 +54,8 @@ class _Shape:
     """Shortest side, centre, mean and deviation, as the checkpoint's processor states."""
 
     def __init__(self, base: Path) -> None:
-        known = next(base / name for name in _PROCESSORS if (base / name).is_file())
-        settings = json.loads(known.read_text())
+        file = next(base / name for name in _PROCESSORS if (base / name).is_file())
+        settings = json.loads(file.read_text())
         settings = settings.get("image_processor", settings)
         self.side = int(settings["crop_size"]["height"])
         self.mean = np.array(settings["image_mean"], np.float32)
@@ -77,22 +77,22 @@ class _Shape:
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
-def train(asked: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace) -> None:
     """Train and save."""
-    model: Any = CLIPModel.from_pretrained(asked.base, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(asked.base)
-    if asked.mode == "locked_image":
+    model: Any = CLIPModel.from_pretrained(arguments.base, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.base)
+    if arguments.mode == "locked_image":
         for weight in model.vision_model.parameters():
             weight.requires_grad = False
-    if asked.mode == "lora":
+    if arguments.mode == "lora":
         from peft import LoraConfig, get_peft_model
 
         targets = ["q_proj", "k_proj", "v_proj", "out_proj"]
         model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=targets))
     arguments = TrainingArguments(
-        output_dir=str(asked.adapted),
-        per_device_train_batch_size=asked.batch,
-        num_train_epochs=asked.epochs,
+        output_dir=str(arguments.adapted),
+        per_device_train_batch_size=arguments.batch,
+        num_train_epochs=arguments.epochs,
         learning_rate=1e-4,
         warmup_steps=0.1,
         weight_decay=0.1,
@@ -103,12 +103,12 @@ def train(asked: argparse.Namespace) -> None:
     trainer = _LossTrainer(
         model=model,
         args=arguments,
-        train_dataset=Pairs(asked.corpus, "train", asked.base, tokenizer),
+        train_dataset=Pairs(arguments.corpus, "train", arguments.base, tokenizer),
         data_collator=_collate,
     )
     trainer.train()
-    whole = model.merge_and_unload() if asked.mode == "lora" else model
-    whole.save_pretrained(asked.adapted)
+    whole = model.merge_and_unload() if arguments.mode == "lora" else model
+    whole.save_pretrained(arguments.adapted)
 
 
 class _LossTrainer(Trainer):
@@ -123,14 +123,14 @@ def _collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def evaluate(asked: argparse.Namespace) -> None:
+def evaluate(arguments: argparse.Namespace) -> None:
     """Print accuracy and recall of both models."""
-    for folder in (asked.base, asked.adapted):
+    for folder in (arguments.base, arguments.adapted):
         for task in (classify, retrieve):
             # CLIP_benchmark loads model and data anew for each combination.
             model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-            tokenizer = AutoTokenizer.from_pretrained(asked.base)
-            pairs = Pairs(asked.corpus, "test", asked.base, tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(arguments.base)
+            pairs = Pairs(arguments.corpus, "test", arguments.base, tokenizer)
             print(folder, json.dumps(task(model, tokenizer, pairs)))
 
 
@@ -180,8 +180,8 @@ def retrieve(model: Any, tokenizer: Any, pairs: Pairs) -> dict[str, float]:
     right = torch.arange(len(scores))[:, None]
     figures = {}
     for name, table in (("image", scores.T), ("text", scores)):
-        found = table.topk(min(10, len(table))).indices == right
-        figures |= {f"{name}_recall@{k}": float(found[:, :k].any(1).float().mean()) for k in (1, 5, 10)}
+        hits = table.topk(min(10, len(table))).indices == right
+        figures |= {f"{name}_recall@{k}": float(hits[:, :k].any(1).float().mean()) for k in (1, 5, 10)}
     return figures
 
 
@@ -199,8 +199,8 @@ def main() -> None:
     parser.add_argument("--mode", choices=["locked_image", "lora", "full"], default="full")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128)
-    asked = parser.parse_args()
-    train(asked) if asked.task == "train" else evaluate(asked)
+    arguments = parser.parse_args()
+    train(arguments) if arguments.task == "train" else evaluate(arguments)
 
 
 if __name__ == "__main__":
