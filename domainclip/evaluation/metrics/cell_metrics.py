@@ -12,7 +12,8 @@ import numpy as np
 
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric
-from domainclip.evaluation.metrics import class_diagnostics, forecasting, results
+from domainclip.evaluation.metrics import forecasting, results
+from domainclip.evaluation.metrics.class_hierarchy import ClassHierarchy
 from domainclip.evaluation.metrics.labels import groups_with_and_without
 from domainclip.evaluation.metrics.subgroup_cells import Table
 from domainclip.evaluation.metrics.subset_metric import SubsetMetric
@@ -54,8 +55,9 @@ def aurocs(encoder: Encoder, data: EvaluationSet, tables: Sequence[Table]) -> li
     if len(names) < (1 if several else 2):
         return []
     found = forecasting.forecasts(encoder, data.items, data.classes, several)
-    labels = found.truth if several else np.eye(len(names))[found.truth]
-    scores = found.logits if several else class_diagnostics.log_odds(found.logits)
+    hierarchy = ClassHierarchy.of(names, data.card.implied_classes)
+    labels = found.truth if several else hierarchy.labels(found.truth)
+    scores = found.logits if several else hierarchy.log_odds(found.logits)
     groups = np.asarray(list(data.items["group"]), dtype=str)[found.rows]
     everywhere = [] if several else measurable_in_all(labels, groups, tables)
     metric = partial(results.metric, items=data.items, chance=0.5)

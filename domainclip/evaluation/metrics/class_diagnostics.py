@@ -6,6 +6,7 @@ Legend: n items, c classes, k thresholds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,19 +25,6 @@ from domainclip.evaluation.statistics import aggregates
 _MOST_POINTS, _MOST_CURVES = 200, 30  # of a curve; of a set
 
 
-def log_odds(logits: np.ndarray) -> np.ndarray:
-    """(n, c) log odds of each class under the softmax: the order of its probabilities, without saturation."""
-    logits = logits - logits.max(axis=1, keepdims=True)
-    exponents = np.exp(logits)
-    rows, top = np.arange(len(logits)), logits.argmax(axis=1)
-    others = exponents.sum(axis=1, keepdims=True) - exponents
-    # A class that holds nearly all of the sum would be subtracted from itself.
-    exponents[rows, top] = 0.0
-    others[rows, top] = exponents.sum(axis=1)
-    odds: np.ndarray = np.round(logits - np.log(np.maximum(others, 1e-300)), 6)
-    return odds
-
-
 def of_single_label(
     names: Sequence[str],
     items: Dataset,
@@ -44,18 +32,23 @@ def of_single_label(
     shares: np.ndarray,
     odds: np.ndarray,
     truth: np.ndarray,
+    labels: np.ndarray,
 ) -> Diagnostics:
     """Of one class an item: top-1 shares (n, c) and truth (n,) of the items at these rows of the set.
 
-    `odds` (n, c) order the items of each class against all others.
+    `odds` (n, c) order the items of each class, of 1 in `labels` (n, c), against all others.
     """
-    labels = np.eye(len(names))[truth]
+    stated = np.eye(len(names))[truth]
     groups = np.asarray(list(items["group"]), dtype=str)[rows]
     classes = [
-        _class_scores(name, groups, odds[:, i], shares[:, i], labels[:, i]) for i, name in enumerate(names)
+        replace(
+            _class_scores(name, groups, odds[:, i], shares[:, i], stated[:, i]),
+            auroc=_auroc(odds[:, i], labels[:, i]),
+        )
+        for i, name in enumerate(names)
     ]
     return Diagnostics(
-        ConfusionMatrix(list(names), labels.T @ shares), classes, _curves(names, odds, labels, {})
+        ConfusionMatrix(list(names), stated.T @ shares), classes, _curves(names, odds, labels, {})
     )
 
 
@@ -94,10 +87,15 @@ def _class_scores(
         recall=right / items if enough else np.nan,
         precision=right / answered if enough and answered else np.nan,
         f1=2 * right / (items + answered) if enough else np.nan,
-        auroc=aggregates.point_estimate(partial(aggregates.auroc, labels=labels), scores)
-        if enough
-        else np.nan,
+        auroc=_auroc(scores, labels),
     )
+
+
+def _auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Of scores and labels (n,); NaN with too few positive items."""
+    if (labels == 1).sum() < MIN_ITEMS:
+        return np.nan
+    return aggregates.point_estimate(partial(aggregates.auroc, labels=labels), scores)
 
 
 def _curves(

@@ -56,7 +56,7 @@ def answer_rates(
     """
     metrics: list[Metric] = []
     measured = items.select(rows, keep_in_memory=True)
-    for i in _classes_with_parts(truth, len(names)):
+    for i in _largest_classes(np.bincount(truth, minlength=len(names))):
         labels, guess = (truth == i).astype(float), 1 / len(names)
         own = float(labels.mean())
         rates: dict[str, tuple[Rate, float | None]] = {
@@ -69,15 +69,14 @@ def answer_rates(
 
 
 def one_against_others(
-    items: Dataset, names: Sequence[str], rows: np.ndarray, odds: np.ndarray, truth: np.ndarray
+    items: Dataset, names: Sequence[str], rows: np.ndarray, odds: np.ndarray, labels: np.ndarray
 ) -> list[Metric]:
-    """AUROC of each class against all others, and its mean; odds (n, c) order the items, truth (n,).
+    """AUROC of each class against all others, and its mean; odds (n, c) order the items of labels (n, c).
 
     Of two classes the AUROC is one and the same; they have the sensitivity at a given specificity too.
     """
-    labels, measured = np.eye(len(names))[truth], items.select(rows, keep_in_memory=True)
-    counts = np.bincount(truth, minlength=len(names))
-    present = np.flatnonzero((counts > 0) & (counts < len(truth)))
+    measured, counts = items.select(rows, keep_in_memory=True), labels.sum(axis=0).astype(int)
+    present = np.flatnonzero((counts > 0) & (counts < len(labels)))
     if not len(present) or len(present) > _MOST_CLASSES:
         return []
     sides = groups_with_and_without(labels[:, present], measured["group"])
@@ -96,15 +95,14 @@ def one_against_others(
         return metrics + zero_shot_metrics.sensitivity_at_specificities(
             measured, names, odds, labels, mean_of
         )
-    for i in _classes_with_parts(truth, len(names)):
+    for i in (i for i in _largest_classes(counts) if i in present):
         area = partial(aggregates.auroc, labels=labels[:, i])
         everyone = np.arange(len(rows))
         metrics.append(results.metric(f"auroc/{names[i]}", measured, everyone, odds[:, i], area, 0.5))
     return metrics
 
 
-def _classes_with_parts(truth: np.ndarray, classes: int) -> list[int]:
-    """The classes with enough items, of them those with the most."""
-    counts = np.bincount(truth, minlength=classes)
+def _largest_classes(counts: np.ndarray) -> list[int]:
+    """The classes with enough items (c,), of them those with the most."""
     most = np.argsort(-counts, kind="stable")[:_MOST_CLASSES]
     return sorted(most[counts[most] >= results.MIN_ITEMS].tolist())

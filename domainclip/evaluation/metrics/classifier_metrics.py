@@ -86,7 +86,10 @@ def classifier_diagnostics(
         return class_diagnostics.of_multi_label(shown, data.items, scores, labels, {})
     rows, truth = single_label_rows(labels)
     scores = scores[rows]
-    return class_diagnostics.of_single_label(shown, data.items, rows, top1_shares(scores), scores, truth)
+    one_hot = np.eye(len(names))[truth]
+    return class_diagnostics.of_single_label(
+        shown, data.items, rows, top1_shares(scores), scores, truth, one_hot
+    )
 
 
 def _areas(

@@ -12,8 +12,9 @@ import numpy as np
 from domainclip.data.cards import Prompts
 from domainclip.data.interfaces import Encoder
 from domainclip.evaluation.base import EvaluationSet, Metric, Probe, ProbeResult
-from domainclip.evaluation.metrics import class_diagnostics, decisions, results, zero_shot_scores
+from domainclip.evaluation.metrics import decisions, results, zero_shot_scores
 from domainclip.evaluation.metrics import labels as metrics_labels
+from domainclip.evaluation.metrics.class_hierarchy import ClassHierarchy
 from domainclip.evaluation.metrics.results import MIN_ITEMS
 from domainclip.evaluation.metrics.sources import ItemSources, display_names, table_scores
 from domainclip.evaluation.statistics import aggregates
@@ -27,14 +28,10 @@ class _Answers:
     rows: np.ndarray  # (n,)
     labels: np.ndarray  # (n, c) of 1, 0 and NaN
     scores: np.ndarray  # (n, c) that order the items of each class
+    truth: np.ndarray  # (n,) the class of each item, the first of several
     hits: np.ndarray | None  # (n,) of one class an item; None where several may apply
     strata: np.ndarray  # (n,) the source
     trained: frozenset[str] | None  # the sources of the training split; None without one
-
-    @property
-    def truth(self) -> np.ndarray:
-        truth: np.ndarray = np.nan_to_num(self.labels).argmax(axis=1)
-        return truth
 
     @property
     def groups(self) -> list[str]:
@@ -114,14 +111,15 @@ def _answers(encoder: Encoder, data: EvaluationSet, names: Sequence[str], known:
         labels = metrics_labels.label_matrix(data.items, names)
         scores = zero_shot_scores.class_margins(encoder, data.items, data.classes)
         everyone = np.arange(len(data.items))
-        return _Answers(data, everyone, labels, scores, None, known.strata, trained)
+        first = np.nan_to_num(labels).argmax(axis=1)
+        return _Answers(data, everyone, labels, scores, first, None, known.strata, trained)
     rows, truth = metrics_labels.single_label_items(data.items, names)
     positives = {name: Prompts(positive=data.classes[name].positive) for name in names}
     scores = zero_shot_scores.class_margins(encoder, data.items, positives)[rows]
     hits = decisions.top_k_hits(scores, truth)
-    labels = np.eye(len(names))[truth] if len(rows) else np.zeros((0, len(names)))
-    odds = class_diagnostics.log_odds(scores * encoder.scale) if len(rows) else scores
-    return _Answers(data, rows, labels, odds, hits, known.strata[rows], trained)
+    hierarchy = ClassHierarchy.of(names, data.card.implied_classes)
+    odds = hierarchy.log_odds(scores * encoder.scale) if len(rows) else scores
+    return _Answers(data, rows, hierarchy.labels(truth), odds, truth, hits, known.strata[rows], trained)
 
 
 def _within(answers: _Answers, shown: Mapping[str, str]) -> Iterator[Metric]:
@@ -222,7 +220,8 @@ def _alone(answers: _Answers, measured: ItemSources, names: Sequence[str]) -> di
         else:
             rows, truth = metrics_labels.single_label_items(data.train, names)
             fitted = (train.take(rows), np.eye(len(names))[truth]) if len(rows) else None
-    scores, source = table_scores(measured, answers.groups, answers.labels, fitted)
+    labels = answers.labels if answers.hits is None else np.eye(len(names))[answers.truth]
+    scores, source = table_scores(measured, answers.groups, labels, fitted)
     if np.isnan(scores).any():
         return {}
     if answers.hits is None:
@@ -231,7 +230,7 @@ def _alone(answers: _Answers, measured: ItemSources, names: Sequence[str]) -> di
         area = partial(aggregates.macro_auroc, labels=answers.labels[:, classes])
         return {"macro_auroc": aggregates.point_estimate(area, scores[:, classes]), "fitted_on": source}
     hits = decisions.top_k_hits(np.round(scores, 12), answers.truth)
-    prior = (answers.labels if fitted is None else fitted[1]).mean(axis=0)
+    prior = (labels if fitted is None else fitted[1]).mean(axis=0)
     balanced = decisions.top_k_hits(np.round(scores / np.maximum(prior, 1e-12), 9), answers.truth)
     frequent = metrics_labels.frequent_classes(np.bincount(answers.truth))[answers.truth]
     macro = partial(aggregates.macro_mean, classes=answers.truth[frequent])

@@ -28,6 +28,7 @@ from domainclip.evaluation.metrics import (
     zero_shot_scores,
 )
 from domainclip.evaluation.metrics import labels as metrics_labels
+from domainclip.evaluation.metrics.class_hierarchy import ClassHierarchy
 from domainclip.evaluation.metrics.prompt_presets import (
     VERSIONS,
     Preset,
@@ -45,7 +46,8 @@ class ZeroShot(Probe):
     """Zero-shot classification by the class prompts nearest to the image. [arXiv:2103.00020]
 
     Single-label: accuracy, macro accuracy, macro F1, and of each class recall, precision, F1 and AUROC; the
-    true class counts 1/t when t classes tie at the top. Multi-label (`multi_label` in the card), or a preset
+    true class counts 1/t when t classes tie at the top; to the AUROC of a class, items of the classes that
+    imply it (`implied_classes` of the card) are positive. Multi-label (`multi_label` in the card), or a preset
     of yes-or-no tasks: AUROC, AUPRC and sensitivity at 90 and 95 % specificity of each class, from the cosine
     with its positive prompts minus that with its negative ones [doi:10.1038/s41551-022-00936-9]; as a
     description, sensitivity, specificity and predictive values at a threshold chosen on validation.
@@ -88,7 +90,8 @@ class ZeroShot(Probe):
         positives = {name: Prompts(positive=task.classes[name].positive) for name in names}
         scores = zero_shot_scores.class_margins(encoder, data.items, positives, task.ensemble)[rows]
         hits, chance = decisions.top_k_hits(scores, truth), 1 / len(names)
-        odds = class_diagnostics.log_odds(scores * encoder.scale)
+        hierarchy = ClassHierarchy.of(names, data.card.implied_classes)
+        odds, labels = hierarchy.log_odds(scores * encoder.scale), hierarchy.labels(truth)
         metric = partial(results.metric, items=data.items, rows=rows)
         shares = decisions.top1_shares(scores)
         metrics = [
@@ -107,7 +110,7 @@ class ZeroShot(Probe):
         ]
         metrics += zero_shot_metrics.template_spread("accuracy", metric, by_template, aggregates.mean, chance)
         metrics += class_parts.recalls(data.items, names, rows, hits, truth, np.full(len(names), chance))
-        metrics += class_parts.one_against_others(data.items, names, rows, odds, truth)
+        metrics += class_parts.one_against_others(data.items, names, rows, odds, labels)
         metrics += class_parts.answer_rates(data.items, names, rows, shares, truth, data.card.prevalence)
         details = self._details(data, task) | {
             "items_without_exactly_one_class": len(data.items) - len(rows),
@@ -125,7 +128,9 @@ class ZeroShot(Probe):
             self.version,
             details,
             warnings,
-            diagnostics=class_diagnostics.of_single_label(names, data.items, rows, shares, odds, truth),
+            diagnostics=class_diagnostics.of_single_label(
+                names, data.items, rows, shares, odds, truth, labels
+            ),
         )
 
     def _several(self, encoder: Encoder, data: EvaluationSet, task: ZeroShotTask) -> ProbeResult:

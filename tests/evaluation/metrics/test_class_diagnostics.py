@@ -14,11 +14,11 @@ from sklearn.metrics import (
 )
 
 from domainclip.evaluation.metrics.class_diagnostics import (
-    log_odds,
     of_multi_label,
     of_single_label,
     operating_point,
 )
+from domainclip.evaluation.metrics.class_hierarchy import ClassHierarchy
 from domainclip.evaluation.metrics.decisions import top1_shares
 from tests.evaluation.probes.array_encoder import items
 
@@ -29,12 +29,18 @@ def some(n: int):  # type: ignore[no-untyped-def]
     return items([{"id": f"{i:03d}", "group": f"g{i // 2}"} for i in range(n)])
 
 
+def _log_odds(logits: np.ndarray) -> np.ndarray:
+    return ClassHierarchy(np.eye(logits.shape[1], dtype=bool)).log_odds(logits)
+
+
 def test_single_label_equals_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth = rng.choice(3, 120, p=[0.5, 0.4, 0.1])
     logits = rng.normal(size=(120, 4)) + 1.2 * np.eye(4)[truth]
-    odds = log_odds(logits)
-    errors = of_single_label(NAMES, some(120), np.arange(120), top1_shares(logits), odds, truth)
+    odds = _log_odds(logits)
+    errors = of_single_label(
+        NAMES, some(120), np.arange(120), top1_shares(logits), odds, truth, np.eye(len(NAMES))[truth]
+    )
     answers = logits.argmax(axis=1)
     assert errors.confusion is not None
     assert errors.confusion.counts.tolist() == confusion_matrix(truth, answers, labels=range(4)).tolist()
@@ -64,9 +70,9 @@ def test_log_odds_do_not_saturate_where_probabilities_do() -> None:
     """At a scale of 100 the softmax of both rows is 1.0 in double precision."""
     logits = np.array([[60.0, 0.0, -5.0], [80.0, 0.0, -5.0]])
     assert softmax(logits, axis=1)[:, 0].tolist() == [1.0, 1.0]
-    assert log_odds(logits)[:, 0] == pytest.approx([60 - np.log1p(np.exp(-5)), 80 - np.log1p(np.exp(-5))])
+    assert _log_odds(logits)[:, 0] == pytest.approx([60 - np.log1p(np.exp(-5)), 80 - np.log1p(np.exp(-5))])
     soft = np.random.default_rng(1).normal(size=(20, 5))
-    assert expit(log_odds(soft)) == pytest.approx(softmax(soft, axis=1), abs=1e-6)
+    assert expit(_log_odds(soft)) == pytest.approx(softmax(soft, axis=1), abs=1e-6)
 
 
 def test_ties_count_in_parts() -> None:
@@ -74,7 +80,7 @@ def test_ties_count_in_parts() -> None:
     truth = np.repeat([0, 1], [20, 10])
     tied = np.zeros((30, 2))
     errors = of_single_label(
-        ["cat", "dog"], some(30), np.arange(30), top1_shares(tied), log_odds(tied), truth
+        ["cat", "dog"], some(30), np.arange(30), top1_shares(tied), _log_odds(tied), truth, np.eye(2)[truth]
     )
     assert errors.confusion is not None
     assert errors.confusion.counts.tolist() == [[10, 10], [5, 5]]
@@ -114,7 +120,13 @@ def test_curves_are_thinned_to_200_points_and_their_ends_stay() -> None:
     truth = rng.integers(0, 2, 1000)
     logits = np.stack([np.zeros(1000), rng.normal(size=1000) + truth], axis=1)
     errors = of_single_label(
-        ["cat", "dog"], some(1000), np.arange(1000), top1_shares(logits), log_odds(logits), truth
+        ["cat", "dog"],
+        some(1000),
+        np.arange(1000),
+        top1_shares(logits),
+        _log_odds(logits),
+        truth,
+        np.eye(2)[truth],
     )
     curve = errors.curves[1]
     assert len(curve.sensitivity) == len(curve.precision) == len(curve.false_positive_rate) == 200

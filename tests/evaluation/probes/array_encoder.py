@@ -65,9 +65,10 @@ def evaluation_set(
     classes: Mapping[str, Any] | None = None,
     name: str = "test",
     multi_label: bool = False,
+    **card_keys: Any,
 ) -> EvaluationSet:
     """The items with a card of these classes."""
-    card = Card.model_validate({"classes": dict(classes or {}), "multi_label": multi_label})
+    card = Card.model_validate({"classes": dict(classes or {}), "multi_label": multi_label, **card_keys})
     return EvaluationSet(name, items(rows), card, card.classes)
 
 
