@@ -296,9 +296,9 @@ The base is a small CLIP (ViT-Ti/16, 22.5 M weights).
 Each cell has the macro AUROC of the adapted model on all images of the held-out source, over the findings
 that {MIN_PATIENTS} of its patients have and {MIN_PATIENTS} do not have, and in brackets its difference from
 the base with the 95 % interval and p, resampling patients: the metric "AUROC within sources" of the probe
-`sources`. COVID-19 and the other pneumonias that the sources name imply "Pneumonia" (`corpus.implied_classes`): the
-sources 1 to 4 would teach that COVID-19 is none, and its AUROC would be lower where an image looks like COVID-19. The
-mean weighs the sources equally; they share no patient, so the variance is that of
+`sources`. COVID-19 and the other causes that the sources name imply "Pneumonia" (`corpus.implied_classes`):
+the sources 1 to 4 would teach that COVID-19 is none, and an image would count as less of a pneumonia because
+it looks like COVID-19. The mean weighs the sources equally; they share no patient, so the variance is that of
 independent values. Prompts are "chest x-ray, FINDING" for three findings. Images that are nearly the same
 as one of the held-out source are left out of training (`corpus.splits.near_duplicates=leave_out`). No value
 is corrected for the number of variants: with {len(VARIANTS)} of them, p ≤ 0.05 of one alone shows little.

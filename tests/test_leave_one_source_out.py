@@ -21,7 +21,7 @@ def _table(tmp_path: Path) -> Path:
 def test_findings_with_enough_patients_with_and_without(tmp_path: Path) -> None:
     first, second = page.read_sources(_table(tmp_path))
     assert (first.place, first.findings) == (1, [])  # nine patients without COVID-19 are too few
-    assert (second.place, second.findings) == (2, ["COVID-19", "No Finding"])
+    assert (second.place, second.findings) == (2, ["COVID-19", "Pneumonia", "No Finding"])  # COVID-19 is one
     assert second.summary == "12 COVID-19, 10 No Finding"
 
 
