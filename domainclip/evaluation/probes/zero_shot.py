@@ -48,8 +48,8 @@ class ZeroShot(Probe):
     Single-label: accuracy, macro accuracy, macro F1, and of each class recall, precision, F1 and AUROC; the
     true class counts 1/t when t classes tie at the top; to the AUROC of a class, items of the classes that
     imply it (`implied_classes` of the card) are positive. Multi-label (`multi_label` in the card), or a
-    preset of yes-or-no tasks: AUROC, AUPRC and sensitivity at 90 and 95 % specificity of each class, from the cosine
-    with its positive prompts minus that with its negative ones [doi:10.1038/s41551-022-00936-9]; as a
+    preset of yes-or-no tasks: AUROC, AUPRC and sensitivity at 90 and 95 % specificity of each class, from the
+    cosine with its positive prompts minus that with its negative ones [doi:10.1038/s41551-022-00936-9]; as a
     description, sensitivity, specificity and predictive values at a threshold chosen on validation.
     Legend: n items, c classes, k templates.
     """
