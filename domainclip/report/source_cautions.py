@@ -77,8 +77,11 @@ def _weakest(rows: Sequence[ComparisonRow], where: str) -> ComparisonRow | None:
 
 def _is_shown(row: ComparisonRow) -> bool:
     """Whether the adapted model is better than the base, and better than chance beyond its interval."""
-    above = row.adapted is not None and (row.chance is None or row.adapted.low > row.chance)
-    return row.verdict == BETTER and above
+    return row.verdict == BETTER and _is_above_chance(row)
+
+
+def _is_above_chance(row: ComparisonRow) -> bool:
+    return row.adapted is not None and (row.chance is None or row.adapted.low > row.chance)
 
 
 def _shown(value: float, row: ComparisonRow) -> str:
@@ -89,4 +92,7 @@ def _change(row: ComparisonRow) -> str:
     before, after = questions.amounts(row)
     chance = "" if row.chance is None else f" (chance\u00a0{_shown(row.chance, row)})"
     name = phrasing.metric_name(row.metric)
-    return f"{name} {before}\u00a0→\u00a0{after}{chance}, {row.verdict or 'not judged'}"
+    verdict = row.verdict or "not judged"
+    if verdict == BETTER and not _is_above_chance(row):
+        verdict = "not shown to be more than chance"
+    return f"{name} {before}\u00a0→\u00a0{after}{chance}, {verdict}"

@@ -178,3 +178,8 @@ def test_a_gain_that_is_none_within_sources_is_stated_beside_the_verdict() -> No
     assert new.startswith(
         "The gain is not shown on sources that were not trained on: accuracy on new sources"
     )
+    # Better than a base far below chance is not yet more than chance.
+    low = Estimate(0.34, 0.31, 0.37)
+    rows[-1] = replace(row, metric="accuracy_on_new_sources", verdict=BETTER, adapted=low, chance=0.5)
+    _, new = source_cautions(replace(evaluation, rows=rows))
+    assert new.endswith("(chance\u00a050\u00a0%), not shown to be more than chance.")
