@@ -27,14 +27,16 @@ class Contrastive(Objective):
     mask: T = I, and a text is no negative of an image that it is right for;
     soft: all right texts of an image share the target equally, and all right images of a text;
     labels: those of pairs with exactly the same labels share it too, as in UniCL and SupCon
-    [arXiv:2204.03610, arXiv:2004.11362]. A pair without labels has no other match by label.
+    [arXiv:2204.03610, arXiv:2004.11362]. A pair without labels has no other match by label;
+    identity: T = I and every other text is a negative, also one that is right: the loss of the first paper, for
+    comparison with it.
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
     replaces: ClassVar[str] = "contrastive"
 
     # How pairs that share a right text, or their labels, count.
-    targets: Literal["mask", "soft", "labels"] = "mask"
+    targets: Literal["mask", "soft", "labels", "identity"] = "mask"
 
     @property
     def needs(self) -> frozenset[str]:
@@ -48,8 +50,9 @@ class Contrastive(Objective):
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: nats per pair of this process. Chance is ln b when no text is right for two images."""
-        if self.targets == "mask":
-            return symmetric_loss(views, cross_entropy, masks=views.masks)
+        if self.targets in ("mask", "identity"):
+            masks = views.masks if self.targets == "mask" else (None, None)
+            return symmetric_loss(views, cross_entropy, masks=masks)
         numbers = [label_sets(views.labels)] if self.targets == "labels" else []
         to_text, to_image = (soft_cross_entropy(_shares(views, numbers, mask)) for mask in views.masks)
         return symmetric_loss(views, to_text, to_image)

@@ -68,6 +68,18 @@ def test_a_caption_that_an_image_may_show_is_no_negative_by_hand() -> None:
     assert Contrastive()(shown).item() == pytest.approx(two, abs=1e-12)
 
 
+def test_without_the_mask_a_right_text_is_pushed_away() -> None:
+    """The first paper's loss, whatever matches: on the case above each pair has two negatives."""
+    eye = torch.eye(3, dtype=torch.float64)
+    views = replace(_views(eye, eye), matches=related([0, 1, 2], [[7], [8, 7], [9]]))
+    assert Contrastive(targets="identity")(views).item() == pytest.approx(log(1 + 2 * exp(-1)), abs=1e-12)
+    many = filled(b=7)
+    logits, own = many.scale * many.image @ many.text.T, torch.arange(7)
+    plain = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(Contrastive(targets="identity")(many), plain)
+    assert Contrastive()(many).item() != pytest.approx(plain.item(), abs=1e-6)
+
+
 def test_masked_losses_are_the_dense_form(monkeypatch: pytest.MonkeyPatch) -> None:
     views = filled(b=7)
     hidden = right_texts(views.matches, 7) & ~torch.eye(7, dtype=torch.bool)
