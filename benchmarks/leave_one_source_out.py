@@ -51,7 +51,6 @@ SHARED_KEYS = [
 ]
 _FORMS = "{'{}': 'no {}', 'chest x-ray, {}': 'chest x-ray, no {}'}"
 _QUESTIONS = f"class_questions: {{forms: {_FORMS}, weight: 2}}"
-_ALL_TERMS = f"contrastive: {{}}, class_captions: {{}}, {_QUESTIONS}, anchor: {{weight: 100}}"
 # Fine-tuning without protection, as in the other results.
 _PLAIN = [
     "strategy={locked_image: {}}",
@@ -61,18 +60,17 @@ _PLAIN = [
     "train.batch_size=128",
     "train.learning_rate=5e-4",
 ]
-_CHOSEN = f"objectives={{{_ALL_TERMS}}}"
+_TERMS = f"contrastive: {{}}, {_QUESTIONS}, anchor: {{weight: 100}}"  # of the built-in recipe
 _WITHIN = "curation={within_source: {balance_labels: true}}"
-_NO_LABEL_CAPTIONS = f"objectives={{contrastive: {{}}, {_QUESTIONS}, anchor: {{weight: 100}}}}"
 VARIANTS: dict[str, list[str]] = {
     "plain": _PLAIN,
     "built-in recipe": [],
-    "no label captions": [_NO_LABEL_CAPTIONS],
+    "label captions": [f"objectives={{{_TERMS}, class_captions: {{}}}}"],
     "questions alone": [f"objectives={{{_QUESTIONS}, anchor: {{weight: 100}}}}"],
-    "within source": [_CHOSEN, _WITHIN],
-    "source removal": [_CHOSEN, "source_removal={}"],
-    "augmentation": [_CHOSEN, "train.augmentation=radiograph"],
-    "source adversary": [f"objectives={{{_ALL_TERMS}, source_adversary: {{}}}}"],
+    "within source": [_WITHIN],
+    "source removal": ["source_removal={}"],
+    "augmentation": ["train.augmentation=radiograph"],
+    "source adversary": [f"objectives={{{_TERMS}, source_adversary: {{}}}}"],
     "locked image": [
         "strategy=locked_image",
         "objectives={contrastive: {}, class_captions: {}, anchor: {weight: 100}}",
@@ -84,7 +82,7 @@ VARIANTS: dict[str, list[str]] = {
         _WITHIN,
         "source_removal={}",
         "train.augmentation=radiograph",
-        f"objectives={{contrastive: {{}}, {_QUESTIONS}, source_adversary: {{}}, anchor: {{weight: 100}}}}",
+        f"objectives={{{_TERMS}, source_adversary: {{}}}}",
     ],
 }
 
@@ -304,13 +302,14 @@ as one of the held-out source are left out of training (`corpus.splits.near_dupl
 is corrected for the number of variants: with {len(VARIANTS)} of them, p ≤ 0.05 of one alone shows little.
 The last column is the mean change of the accuracy on general photos.
 
-*Plain* and *built-in recipe* are those of [results.md](results.md). The built-in recipe learns captions,
-label captions (`class_captions`) and each finding as a yes-or-no question (`class_questions`); the others
-change it: *no label captions* leaves these captions out, *questions alone* the captions too. *Within
-source* draws a batch from one source and repeats rare labels of a source; *source removal* takes the
-direction of the source out of the embeddings after training; *augmentation* is that of radiographs; *source
-adversary* hides the source from a classifier during training. *Locked image* trains the text tower alone,
-with captions and label captions. *All together* has the four against the source, without label captions.
+*Plain* and *built-in recipe* are those of [results.md](results.md). The built-in recipe learns captions, and
+each finding as a yes-or-no question (`class_questions`); the others change it: *label captions* has a prompt
+of the finding as a second caption (`class_captions`), *questions alone* has no captions. *Within source*
+draws a batch from one source and repeats rare labels of a source; *source removal* takes the direction of the
+source out of the embeddings after training; *augmentation* is that of radiographs; *source adversary* hides
+the source from a classifier during training. *Locked image* trains the text tower alone, with captions and
+label captions. *All together* has the four against the source. Several seeds in a cell are their mean. With 12
+and 18 patients without a finding, the sources 1 and 2 cannot show a difference below about 0.2.
 The exact overrides are in the script.
 """
 
