@@ -308,8 +308,8 @@ of the finding as a second caption (`class_captions`), *questions alone* has no 
 draws a batch from one source and repeats rare labels of a source; *source removal* takes the direction of the
 source out of the embeddings after training; *augmentation* is that of radiographs; *source adversary* hides
 the source from a classifier during training. *Locked image* trains the text tower alone, with captions and
-label captions. *All together* has the four against the source. Several seeds in a cell are their mean. With 12
-and 18 patients without a finding, the sources 1 and 2 cannot show a difference below about 0.2.
+label captions. *All together* has the four against the source. Several seeds in a cell are their mean. With
+12 and 18 patients without a finding, the sources 1 and 2 cannot show a difference below about 0.2.
 The exact overrides are in the script.
 """
 

@@ -28,8 +28,8 @@ class Contrastive(Objective):
     soft: all right texts of an image share the target equally, and all right images of a text;
     labels: those of pairs with exactly the same labels share it too, as in UniCL and SupCon
     [arXiv:2204.03610, arXiv:2004.11362]. A pair without labels has no other match by label;
-    identity: T = I and every other text is a negative, also one that is right: the loss of the first paper, for
-    comparison with it.
+    identity: T = I and every other text is a negative, also one that is right: the loss of the first paper,
+    for comparison.
     """
 
     citation: ClassVar[str] = "arXiv:2103.00020"
