@@ -56,8 +56,8 @@ The plans *seeds* compare the built-in recipe with plain fine-tuning (image towe
 trained at 5e-4 for ten epochs, the contrastive loss alone), three seeds each. The plans *objectives* lock
 the image tower as well, train for five epochs at 5e-4 with the anchor, and add one objective at a time to the
 contrastive one, or replace it, with three seeds and no interpolation. With that tower locked, *tags* and
-*neighbours* reach no weight that learns: they stand there as controls, and have the values of *contrastive*.
-The others have one seed.
+*neighbours* reach no weight that learns: in tables measured before such a recipe was refused they are
+controls, with the values of *contrastive*. The other plans have one seed.
 
 ## Gain against forgetting
 

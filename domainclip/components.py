@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from domainclip.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from domainclip.data.batching.extras import SecondView
+    from domainclip.models.layers import Modality
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,31 @@ class WeightedObjectives(Mapping[str, tuple[float, Objective]]):
                     f"{other}: a run has one kind: leave one of the two out"
                 )
 
+    def check_reach(self, strategy: str, frozen: Set[Modality]) -> list[str]:
+        """A warning for each objective of which only weights of its own learn, where a tower is `frozen`.
+
+        An objective of weight 0 is measured and teaches nothing, and so may all of a strategy that freezes
+        both towers: it trains the scale alone.
+
+        Raises: RecipeError with the objective that reaches no weight of the saved model.
+        """
+        if len(frozen) == 2:
+            return []
+        warnings = []
+        for name, (weight, objective) in self.terms.items():
+            reached, unreached = objective.teaches - frozen, objective.teaches & frozen
+            if not weight or not unreached or reached - {"own"}:
+                continue
+            alone = f"objectives.{name}: changes the {next(iter(unreached))} tower alone, of which"
+            remedy = "leave it out, or take another strategy"
+            if not reached:
+                raise RecipeError(f"{alone} strategy.{strategy} trains no weight: {remedy}")
+            warnings.append(
+                f"objectives.{name}: only weights of its own learn from it, since strategy.{strategy} trains "
+                f"no weight of the {next(iter(unreached))} tower"
+            )
+        return warnings
+
     @property
     def supports_ring(self) -> bool:
         """Whether all objectives work with the pairs of other processes passed around a ring."""
@@ -131,6 +157,15 @@ class Components:
     objectives: WeightedObjectives  # empty: that of the base's family
     curation: Mapping[str, Curation]
     probes: Mapping[str, Probe]
+
+    def check_reach(self, strategy: str) -> list[str]:
+        """`WeightedObjectives.check_reach` with the towers that the strategy freezes in every model.
+
+        Raises: RecipeError with the objective that reaches no weight of the saved model.
+        """
+        if self.strategy.support is not None:
+            return []
+        return self.objectives.check_reach(strategy, self.strategy.frozen_towers)
 
 
 def build_components(recipe: Recipe) -> Components:

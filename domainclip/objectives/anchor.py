@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, Views
+from domainclip.objectives.base import Objective, Taught, Views
 from domainclip.objectives.losses.blockwise import mean_over_rows, soft_cross_entropy
 
 
@@ -41,6 +41,11 @@ class Anchor(Objective):
         return frozenset(
             {"anchor_text", "base_anchor_text"} | ({"base_image"} if self.space == "logit" else set())
         )
+
+    @property
+    def teaches(self) -> frozenset[Taught]:
+        """The text tower; in logit space the images under the model as well."""
+        return frozenset({"image", "text"} if self.space == "logit" else {"text"})
 
     def __call__(self, views: Views) -> Tensor:
         """A scalar: 0 where nothing has moved; at most 4 in embedding space, nats in logit space."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # The pairs of a batch that an objective tells a pair apart from: those of other groups; those of other groups
 # that also have other labels; or none, since it reads each pair by itself.
 Negatives = Literal["other_groups", "other_labels", "none"]
+# What the gradient of a loss reaches: a tower, or weights of an objective that the saved model has.
+Taught = Literal["image", "text", "own"]
 PATCH_GRID = 4  # rows and columns that the pixels of a patch are averaged over in `Views.patch_pixels`
 PATCH_NUMBERS = 3 * PATCH_GRID**2  # c of it
 
@@ -230,6 +232,11 @@ class Objective(Component, ABC):
     def negatives(self) -> Negatives:
         """The negatives of a pair; a batch in which no pair has one teaches the objective nothing."""
         return "none" if self.replaces is None else "other_groups"
+
+    @property
+    def teaches(self) -> frozenset[Taught]:
+        """The towers that learn from it; "own" as well where `add_to_model` saves weights of its own."""
+        return frozenset({"image", "text"})
 
     @property
     def supports_ring(self) -> bool:

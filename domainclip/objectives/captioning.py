@@ -18,7 +18,7 @@ from domainclip.errors import RecipeError
 from domainclip.models import caption_decoder
 from domainclip.models.caption_decoder import END, DecoderShape
 from domainclip.models.captioner import Captioner
-from domainclip.objectives.base import Negatives, Objective, Sizes, Views
+from domainclip.objectives.base import Negatives, Objective, Sizes, Taught, Views
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
@@ -42,6 +42,7 @@ class Captioning(Objective):
     citation: ClassVar[str] = "arXiv:2205.01917, arXiv:2306.07915"
     negatives: ClassVar[Negatives] = "none"
     needs: ClassVar[frozenset[str]] = frozenset({"image_tokens", "caption_ids"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image", "own"})
 
     layers: Annotated[int, Field(ge=1)] = 2  # of the decoder
     width: Annotated[int, Field(ge=1)] = 128  # of the decoder

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.errors import RecipeError
-from domainclip.objectives.base import Objective, Sizes, Views
+from domainclip.objectives.base import Objective, Sizes, Taught, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class ClusterLabels(Objective):
 
     citation: ClassVar[str] = "arXiv:2407.17331"
     needs: ClassVar[frozenset[str]] = frozenset({"base_image"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     count: Annotated[int, Field(ge=2)] = 256  # k; fewer where there are fewer images
     per_image: Annotated[int, Field(ge=1)] = 4  # l

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from domainclip.models import hyperbolic_space
 from domainclip.models.hyperbolic_space import HyperbolicSpace
-from domainclip.objectives.base import Objective, Sizes, Views
+from domainclip.objectives.base import Objective, Sizes, Taught, Views
 from domainclip.objectives.losses.score_blocks import mean_cross_entropy
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Hyperbolic(Objective):
 
     citation: ClassVar[str] = "arXiv:2304.09172"
     replaces: ClassVar[str] = "contrastive"
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image", "own", "text"})
 
     entailment: Annotated[float, Field(ge=0)] = 0.2  # λ
     curvature: Annotated[float, Field(gt=0, le=10)] = 1.0  # c at the start

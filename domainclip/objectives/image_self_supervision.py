@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Negatives, Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Taught, Views
 from domainclip.objectives.losses.extra_texts import nt_xent
 
 
@@ -30,6 +30,7 @@ class ImageSelfSupervision(Objective):
     citation: ClassVar[str] = "arXiv:2112.12750"
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"image_2"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     # The cosines are divided by it; lower: the nearest images count more.
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1

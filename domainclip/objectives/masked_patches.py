@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import ObjectiveInputs, Views
+from domainclip.objectives.base import ObjectiveInputs, Taught, Views
 from domainclip.objectives.losses import sinkhorn
 from domainclip.objectives.losses.directions import ObjectiveWithDirections
 
@@ -31,6 +31,7 @@ class MaskedPatches(ObjectiveWithDirections):
 
     citation: ClassVar[str] = "arXiv:2410.16512"
     needs: ClassVar[frozenset[str]] = frozenset({"masked_tokens", "momentum_tokens"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     count: Annotated[int, Field(ge=2)] = 256  # k
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99  # m, the share of the average that a step leaves

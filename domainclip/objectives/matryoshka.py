@@ -14,7 +14,7 @@ from torch import Tensor
 from domainclip import registry
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.errors import RecipeError
-from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Sizes, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Sizes, Taught, Views
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
@@ -85,6 +85,11 @@ class Matryoshka(Objective):
     def negatives(self) -> Negatives:
         """Those of the inner objective."""
         return self.term.negatives
+
+    @property
+    def teaches(self) -> frozenset[Taught]:
+        """What the inner objective teaches."""
+        return self.term.teaches
 
     @property
     def own_learning_rate(self) -> float:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from domainclip.data.batching.matches import Matches, RowMask
-from domainclip.objectives.base import Negatives, Objective, Sizes, Views
+from domainclip.objectives.base import Negatives, Objective, Sizes, Taught, Views
 from domainclip.objectives.losses import blockwise, queue
 from domainclip.objectives.losses.extra_texts import (
     cross_entropy_among,
@@ -37,6 +37,7 @@ class Neighbours(Objective):
 
     citation: ClassVar[str] = "arXiv:2110.05208"
     negatives: ClassVar[Negatives] = "other_groups"
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     size: Annotated[int, Field(ge=1)] = 4096  # q, texts of earlier steps
     min_cosine: Annotated[float, Field(ge=-1, lt=1)] = -1.0  # between a text and its neighbour; -1: any

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainclip.data.text.related_texts import column_texts, draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Negatives, Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Taught, Views
 from domainclip.objectives.losses.extra_texts import first_extra_matches, pair_losses
 
 
@@ -34,6 +34,11 @@ class Paraphrases(Objective):
 
     column: str | None = None  # of the item's meta; null: another caption
     share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the loss against images
+
+    @property
+    def teaches(self) -> frozenset[Taught]:
+        """Both towers, and without the loss against images the text tower alone."""
+        return frozenset({"image", "text"} if self.share else {"text"})
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """One paraphrase, drawn by the seed of the pair."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from domainclip.data.text.related_texts import draw_texts
 from domainclip.data.text.sentences import split_sentences
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Views
+from domainclip.objectives.base import Taught, Views
 from domainclip.objectives.losses import sinkhorn
 from domainclip.objectives.losses.directions import ObjectiveWithDirections
 
@@ -52,6 +52,11 @@ class Prototypes(ObjectiveWithDirections):
         """The second view, or the sentences, where those are compared."""
         views = {"views": {"image_2"}, "sentences": {"extra_text"}}
         return frozenset(views.get(self.between, ()))
+
+    @property
+    def teaches(self) -> frozenset[Taught]:
+        """Both towers; the image tower alone where its views are compared."""
+        return frozenset({"image"} if self.between == "views" else {"image", "text"})
 
     def extra_texts(self, pair: TrainingPair) -> list[str]:
         """Sentences of the caption that the epoch shows, in an order drawn by the seed of the pair."""

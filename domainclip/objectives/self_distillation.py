@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import ObjectiveInputs, Views
+from domainclip.objectives.base import ObjectiveInputs, Taught, Views
 from domainclip.objectives.losses import sinkhorn
 from domainclip.objectives.losses.directions import ObjectiveWithDirections
 
@@ -32,6 +32,7 @@ class SelfDistillation(ObjectiveWithDirections):
 
     citation: ClassVar[str] = "arXiv:2310.13355"
     needs: ClassVar[frozenset[str]] = frozenset({"image_2", "momentum_image"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     count: Annotated[int, Field(ge=2)] = 256  # k
     crop: Literal["local", "strong"] = "local"  # a small part of the image, or the view of two_views

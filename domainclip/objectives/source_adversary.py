@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import ItemSource, Objective, ObjectiveInputs, Sizes, Views
+from domainclip.objectives.base import ItemSource, Objective, ObjectiveInputs, Sizes, Taught, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class SourceAdversary(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:1505.07818"
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     by: Literal["source", "acquisition", "both"] = "source"  # of corpus.columns: what is hidden
     # Whether the classifier receives the labels of the item, so that the image need not hide them.

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Views
+from domainclip.objectives.base import Negatives, Objective, ObjectiveInputs, Taught, Views
 from domainclip.objectives.losses.extra_texts import nt_xent
 
 
@@ -32,6 +32,7 @@ class Spatiotemporal(Objective):
     citation: ClassVar[str] = "arXiv:2011.09980"
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"image_2"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     # The cosines are divided by it; lower: the nearest images count more.
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from domainclip.objectives.base import Objective, ObjectiveInputs, Sizes, TagWords, Views
+from domainclip.objectives.base import Objective, ObjectiveInputs, Sizes, TagWords, Taught, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Tags(Objective):
     """
 
     citation: ClassVar[str] = "arXiv:2312.14149"
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"image"})
 
     source: Literal["captions", "labels"] = "captions"  # where the tags come from
     count: Annotated[int, Field(ge=1)] = 256  # tags at most, of captions

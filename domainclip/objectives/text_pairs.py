@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainclip.data.text.related_texts import LanguageFilter, column_texts, draw_texts, other_captions
 from domainclip.data.text.training_pair import TrainingPair
-from domainclip.objectives.base import Negatives, Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Taught, Views
 from domainclip.objectives.losses.extra_texts import pair_losses
 
 
@@ -30,6 +30,7 @@ class TextPairs(Objective):
     citation: ClassVar[str] = "arXiv:2405.20204"
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"text"})
 
     column: str | None = None  # of the item's meta; null: another caption
     captions: LanguageFilter = "any"  # the language of the other caption

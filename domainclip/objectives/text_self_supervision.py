@@ -15,7 +15,7 @@ from torch import Tensor
 from domainclip import seeding
 from domainclip.data.text.training_pair import TrainingPair
 from domainclip.data.text.words import split_words
-from domainclip.objectives.base import Negatives, Objective, Views
+from domainclip.objectives.base import Negatives, Objective, Taught, Views
 from domainclip.objectives.losses.extra_texts import nt_xent
 
 Damage = Literal["words", "span", "order"]
@@ -37,6 +37,7 @@ class TextSelfSupervision(Objective):
     citation: ClassVar[str] = "arXiv:2012.15466"
     negatives: ClassVar[Negatives] = "other_groups"
     needs: ClassVar[frozenset[str]] = frozenset({"extra_text"})
+    teaches: ClassVar[frozenset[Taught]] = frozenset({"text"})
 
     # How a caption is changed: words or a span removed, or two spans exchanged.
     damage: Annotated[list[Damage], Field(min_length=1)] = field(

@@ -78,8 +78,7 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     Raises: RecipeError, ModelError or DataError.
     """
     components = build_components(recipe)
-    if purpose == "train":
-        _require_libraries(recipe)
+    warnings = _check_training(recipe, components) if purpose == "train" else []
     card = load_card(recipe.corpus.card, recipe.corpus.overrides())
     input_checks.check_examples(recipe, card)
     early_checks.check_recipe(recipe)  # a wrong option, path or column fails before a download
@@ -100,7 +99,7 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
         input_checks.check_model(recipe, base, model)
     objectives = components.objectives or build_objectives({model.objective: {}})
     learning_rate = recipe.train.learning_rate or components.strategy.default_learning_rate
-    warnings = list(train_items.warnings)
+    warnings += train_items.warnings
     if purpose == "train":
         fetch_models(objectives)
         warnings += input_checks.check_training(recipe, components, model, objectives, learning_rate, shown)
@@ -130,15 +129,16 @@ def load_inputs(recipe: Recipe, purpose: Purpose) -> Inputs:
     return _with_further_data(inputs) if purpose == "train" else inputs
 
 
-def _require_libraries(recipe: Recipe) -> None:
-    """Refuse settings of training whose library is not installed.
+def _check_training(recipe: Recipe, components: Components) -> list[str]:
+    """Refuse settings of training whose library is not installed, and objectives without effect.
 
-    Raises: RecipeError.
+    Warnings about the effect of objectives. Raises: RecipeError.
     """
     require_optimizer(recipe.train)
     require_trackers(recipe.train)
     if recipe.train.sharded_checkpoints:
         sharded_files.require_library()
+    return components.check_reach(next(iter(recipe.strategy)))
 
 
 def _with_further_data(inputs: Inputs) -> Inputs:

@@ -80,7 +80,7 @@ def make_setup(
     objective_inputs.check_objectives(inputs.objectives, model, corpus.stream is not None)
     objective_inputs.check_image_views(inputs.objectives, model, uses_images)
     if trains:
-        objective_inputs.check_image_tower_learns(inputs.objectives, strategy, factors)
+        inputs.objectives.check_reach(strategy, objective_inputs.frozen_towers(factors))
     pairs = make_pairs(inputs, pixels=uses_images)
     notes = objective_inputs.count_extra_texts(
         pairs, {name: term.extra_texts_remedy for name, term in inputs.objectives.by_name.items()}

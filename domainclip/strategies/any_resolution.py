@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from domainclip.errors import RecipeError
-from domainclip.strategies.base import Strategy, tower_factors
+from domainclip.strategies.base import Strategy, tower_factors, towers_without
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,11 @@ class AnyResolution(Strategy):
                 "strategy.any_resolution.patch_dropout: a frozen image tower is not trained: set "
                 "image_lr_factor, or leave patch_dropout out"
             )
+
+    @property
+    def frozen_towers(self) -> frozenset[Modality]:
+        """The towers whose factor is 0."""
+        return towers_without(self.image_lr_factor, self.text_lr_factor)
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Interpolates the positions; the factor on the learning rate by weight name.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from domainclip.data.interfaces import Encoder
     from domainclip.models.dual_encoder import DualEncoder
     from domainclip.models.evidence_scorer import EvidenceScorer
+    from domainclip.models.layers import Modality
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Strategy(Component, ABC):
     )
 
     @property
+    def frozen_towers(self) -> frozenset[Modality]:
+        """The towers of which no weight learns, of any model; what no option decides is known later."""
+        return frozenset()
+
+    @property
     def support(self) -> SupportNeeds | None:
         """What `class_scorers` needs; None, the default: weights are trained."""
         return None
@@ -130,6 +136,12 @@ class Strategy(Component, ABC):
 def tower_factors(image: float, text: float, scale: bool) -> list[tuple[str, float]]:
     """Patterns of weight names with their factors, as `DualEncoder.set_trainable` takes them."""
     return [("image/.*", image), ("text/.*", text), ("(scale|bias)/.*", float(scale))]
+
+
+def towers_without(image: float, text: float) -> frozenset[Modality]:
+    """The towers whose factor on the learning rate is 0."""
+    towers: tuple[Modality, ...] = ("image", "text")
+    return frozenset(tower for tower, factor in zip(towers, (image, text), strict=True) if not factor)
 
 
 def max_learning_rates(stages: Sequence[Stage]) -> dict[str, float]:

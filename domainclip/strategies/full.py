@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from domainclip.strategies.base import Strategy, tower_factors
+from domainclip.strategies.base import Strategy, tower_factors, towers_without
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 _TOWERS: tuple[Literal["image", "text"], ...] = ("image", "text")
 
@@ -38,6 +39,11 @@ class Full(Strategy):
     # Factor on the learning rate from each layer to the one below; 1: all learn alike.
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     train_logit_scale: bool = True  # whether scale and bias learn too
+
+    @property
+    def frozen_towers(self) -> frozenset[Modality]:
+        """The towers whose factor is 0."""
+        return towers_without(self.image_lr_factor, self.text_lr_factor)
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """The factor on the learning rate by weight name."""

@@ -9,6 +9,7 @@ from domainclip.strategies.base import Strategy, tower_factors
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class LockedText(Strategy):
     citation: ClassVar[str] = "arXiv:2111.07991"
     default_learning_rate: ClassVar[float] = 2e-5
     max_learning_rate: ClassVar[float | None] = 2e-4
+    frozen_towers: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     train_logit_scale: bool = True  # whether scale and bias learn too
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from domainclip.errors import RecipeError
-from domainclip.strategies.base import InputRequirements, Strategy, tower_factors
+from domainclip.strategies.base import InputRequirements, Strategy, tower_factors, towers_without
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class LongText(Strategy):
     image_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     text_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # factor on the learning rate of the text tower
     train_logit_scale: bool = True  # whether scale and bias learn too
+
+    @property
+    def frozen_towers(self) -> frozenset[Modality]:
+        """The towers whose factor is 0."""
+        return towers_without(self.image_lr_factor, self.text_lr_factor)
 
     def requirements(self, base: DualEncoder) -> InputRequirements:
         """Captions as long as the stretched positions."""

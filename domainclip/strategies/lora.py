@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from domainclip.errors import RecipeError
-from domainclip.strategies.base import Strategy
+from domainclip.strategies.base import Strategy, towers_without
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 _GENERAL_TEXTS = 512  # whose directions `init: null_space` leaves unchanged
 
@@ -69,6 +70,11 @@ class Lora(Strategy):
                 f"strategy.lora.init: {self.init}: dora changes the length of whole rows, and with it what "
                 "is protected: leave one of them out"
             )
+
+    @property
+    def frozen_towers(self) -> frozenset[Modality]:
+        """The tower that `towers` leaves out."""
+        return towers_without(self.towers != "text", self.towers != "image")
 
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """Adds the adapter; the factor on the learning rate by weight name."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 _MIN_TEXT_TOKENS = 8  # tokens that are left for a text, at least
 
@@ -41,6 +42,7 @@ class PromptLearning(Strategy):
     citation: ClassVar[str] = "arXiv:2109.01134"
     default_learning_rate: ClassVar[float] = 2e-3
     max_learning_rate: ClassVar[float | None] = 5e-2
+    frozen_towers: ClassVar[frozenset[Modality]] = frozenset({"image"})
 
     context_tokens: Annotated[int, Field(ge=0, le=64)] = 4  # m
     init_text: str | None = "a photo of a"  # null: at random

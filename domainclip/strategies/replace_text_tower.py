@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from domainclip.strategies.base import Strategy
+from domainclip.strategies.base import Strategy, towers_without
 
 if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
+    from domainclip.models.layers import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,11 @@ class ReplaceTextTower(Strategy):
     projection_lr_factor: Annotated[float, Field(ge=0)] = 10.0
     train_logit_scale: bool = True  # whether the scale learns too
     seed: int = 0  # of the new projection
+
+    @property
+    def frozen_towers(self) -> frozenset[Modality]:
+        """The towers whose factor is 0."""
+        return towers_without(self.image_lr_factor, self.text_lr_factor + self.projection_lr_factor)
 
     def build_model(self, base: DualEncoder) -> DualEncoder:
         """A model with the image tower of the base and the other text encoder.

@@ -194,21 +194,10 @@ def _has_text(pairs: Pairs, index: int, name: str) -> bool:
     return extras is not None and bool(extras.texts[name])
 
 
-def check_image_tower_learns(terms: WeightedObjectives, strategy: str, factors: Mapping[str, float]) -> None:
-    """Check that the image tower learns where an objective changes its embeddings and nothing else.
-
-    `factors` are those on the learning rate, by weight.
-
-    Raises: RecipeError with the objective and the remedy.
-    """
-    if any(factor > 0 for name, factor in factors.items() if name.startswith("image/")):
-        return
-    for name, objective in terms.by_name.items():
-        if objective.inputs.source is not None:
-            raise RecipeError(
-                f"objectives.{name}: changes the embeddings of images alone, and strategy.{strategy} trains "
-                "no weight of the image tower: leave it out, or take another strategy, or source_removal"
-            )
+def frozen_towers(factors: Mapping[str, float]) -> frozenset[Modality]:
+    """The towers of which no weight learns, by the factors on the learning rate of all weights."""
+    learning = {name.partition("/")[0] for name, factor in factors.items() if factor > 0}
+    return frozenset(tower for tower in _MODALITIES if tower not in learning)
 
 
 _SINGLE_IMAGE_VIEWS = {

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from domainclip import components
 from domainclip.errors import ModelError, RecipeError
 from domainclip.models.base_loading import load_base_model
 from domainclip.models.loading import load_model
 from domainclip.models.open_clip import key_map, tables
+from domainclip.models.patch_embeddings import encode_patches
 from domainclip.models.saving import save_model
 from domainclip.strategies.full import Full
 from domainclip.strategies.locked_image import LockedImage
 from domainclip.strategies.lora import Lora
+from domainclip.training import objective_inputs
 from tests.support import tiny_models
 from tests.support.open_clip_checkpoints import (
     TEXTS,
@@ -434,3 +440,57 @@ def test_a_tower_without_attention_is_named(tmp_path: Path, monkeypatch: pytest.
         "strategy.lora.targets: attention: the image tower of this base has no such layers: set "
         "strategy.lora.targets=attention+mlp, or strategy.lora.towers=text"
     )
+
+
+class _Trunk(torch.nn.Module):
+    """A tower of timm with one class token in front, as that of MobileCLIP-B, which returns pooled rows."""
+
+    num_features = 192
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = torch.nn.Parameter(torch.zeros(1, 1, 192))
+        self.patch_embed = torch.nn.Module()
+        self.patch_embed.proj = torch.nn.Conv2d(3, 192, 8, 8)
+        self.blocks = torch.nn.ModuleList(torch.nn.LayerNorm(192, elementwise_affine=False) for _ in range(2))
+
+    def reset_classifier(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        rows = self.patch_embed.proj(pixels).flatten(2).mean(dim=2)
+        return self.blocks[1](self.blocks[0](self.cls_token[:, 0] + rows))
+
+
+def test_a_tower_of_timm_with_a_class_token_has_no_patches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hidden states are not returned, so an objective that needs patches is refused before training."""
+    plain = load_model(biomedical(tmp_path / "plain"))
+    assert plain.has_token_embeddings("image")  # the control: the same checkpoint as a tower of transformers
+    library = types.SimpleNamespace(create_model=lambda *_, **__: _Trunk())
+    monkeypatch.setitem(sys.modules, "timm", library)
+    folder = biomedical(tmp_path / "timm")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_base_mci_224"
+    config["model_cfg"]["vision_cfg"]["timm_pool"] = "token"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "open_clip_model.safetensors")
+    unused = [name for name in weights if "trunk" in name and not re.search("cls_token|patch_embed", name)]
+    save_file(
+        {name: weights[name] for name in weights.keys() - unused}, folder / "open_clip_model.safetensors"
+    )
+    model = load_model(folder)
+    assert outputs(model)[0].shape[1] == model.width
+    assert not model.has_token_embeddings("image")
+    assert model.has_token_embeddings("text")
+    terms = components.build_objectives({"token_alignment": {}})
+    with pytest.raises(
+        RecipeError, match=r"^objectives.token_alignment: family open_clip gives no image tokens"
+    ):
+        objective_inputs.check_objectives(terms, model, stream=False)
+    images = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    with pytest.raises(ModelError, match="has no token embeddings of images"):
+        model({"pixels": images}, None, tokens=True)
+    with pytest.raises(ModelError, match="it has no map of patches"):
+        encode_patches(model, {"pixels": images})

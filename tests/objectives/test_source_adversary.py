@@ -198,16 +198,15 @@ def test_sources_that_cannot_be_told_apart_are_refused() -> None:
 
 def test_a_run_reads_the_sources_and_refuses_a_locked_image_tower_and_a_stream(recipe_file: Path) -> None:
     changes = ["objectives={contrastive: {}, source_adversary: {}}", "corpus.columns.source=group_id"]
-    recipe = loading.load_recipe(str(recipe_file), [*changes, "strategy=locked_image"])
-    inputs = load_inputs(recipe, "train")
+    inputs = load_inputs(loading.load_recipe(str(recipe_file), changes), "train")
     numbers = make_pairs(inputs, pixels=False).extra_spec.sources["source_adversary"].numbers
     assert len(numbers) == len(set(inputs.train_items.items["group"][:]))
+    locked = ["strategy={two_stage: {image_lr_factor: 0}}"]  # known when the stages are planned
     with pytest.raises(RecipeError) as caught:
-        make_setup(inputs)
+        make_setup(load_inputs(loading.load_recipe(str(recipe_file), [*changes, *locked]), "train"))
     assert str(caught.value) == (
-        "objectives.source_adversary: changes the embeddings of images alone, and strategy.locked_image trains "
-        "no weight of the image tower: leave it out, or take another strategy, or source_removal"
+        "objectives.source_adversary: changes the image tower alone, of which strategy.two_stage trains no "
+        "weight: leave it out, or take another strategy"
     )
-    objective_inputs.check_image_tower_learns(inputs.objectives, "lora", {"image/layer": 0.1})
     with pytest.raises(RecipeError, match=r"^objectives.source_adversary: needs all training pairs at once"):
         objective_inputs.check_objectives(inputs.objectives, inputs.model, stream=True)

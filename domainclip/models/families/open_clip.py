@@ -43,6 +43,11 @@ class OpenClip(DualEncoder):
         """The pixels, channel by channel: otherwise torch's gradient of a depthwise convolution can crash."""
         return {name: value.contiguous() for name, value in super().pixel_inputs(image).items()}
 
+    def has_token_embeddings(self, modality: Modality) -> bool:
+        """As of any tower, but for the image tower of timm: it returns pooled rows, and no hidden states."""
+        no_states = modality == "image" and isinstance(self.hf_base.vision_model, TimmTrunk)
+        return not no_states and super().has_token_embeddings(modality)
+
     def pooled_position(self, modality: Modality, batch: dict[str, Tensor]) -> TokenPosition | None:
         """The class token of an image, in towers that have one in front; the end of a causal text."""
         if modality == "image":

@@ -80,7 +80,7 @@ def load(name: str, changes: Sequence[str], folder: Path | None) -> Ablation:
             of_run = [f"train.seed={seed}", f"name={names[variant]}-seed{seed}", _CHOOSING]
             try:
                 recipe = loading.load_recipe(recipe_file, [*shared, *lines, *of_run])
-                components.build_components(recipe)
+                components.build_components(recipe).check_reach(next(iter(recipe.strategy)))
             except RecipeError as error:
                 raise RecipeError(f"{where}: {error}") from None
             _check_shared_keys(measured, recipe, where)

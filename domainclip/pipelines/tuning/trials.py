@@ -51,7 +51,7 @@ class TrialRunner:
         Raises: RecipeError.
         """
         recipe = loading.load_recipe(self.recipe, [*self.shared, *lines, *more])
-        build_components(recipe)
+        build_components(recipe).check_reach(next(iter(recipe.strategy)))
         return recipe
 
     def prepare(self, lines: Sequence[str], epochs_share: float = 1.0) -> Run:
