@@ -79,8 +79,9 @@ def make_setup(
     uses_images = precomputed.image_features is None
     objective_inputs.check_objectives(inputs.objectives, model, corpus.stream is not None)
     objective_inputs.check_image_views(inputs.objectives, model, uses_images)
-    if trains:
-        inputs.objectives.check_reach(strategy, objective_inputs.frozen_towers(factors))
+    frozen = objective_inputs.frozen_towers(factors)
+    reach = inputs.objectives.check_reach(strategy, frozen) if trains else []
+    unreached = [line for line in reach if line not in inputs.warnings]
     pairs = make_pairs(inputs, pixels=uses_images)
     notes = objective_inputs.count_extra_texts(
         pairs, {name: term.extra_texts_remedy for name, term in inputs.objectives.by_name.items()}
@@ -98,7 +99,7 @@ def make_setup(
         precomputed=precomputed,
         anchor_settings=recipe.anchor_texts,
         anchor_images=_anchor_images(inputs),
-        notes=(*notes, *filter(None, [inputs.anchor_captions.note]), *_image_notes(inputs)),
+        notes=(*notes, *unreached, *filter(None, [inputs.anchor_captions.note]), *_image_notes(inputs)),
         validation=validation,
         selection=inputs.train_items.selection,
         selection_texts=_selection_texts(inputs),
