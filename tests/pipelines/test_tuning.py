@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from domainclip.cli.app import main
 from domainclip.config import loading
 from domainclip.errors import DomainclipError, RecipeError
 from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.pipelines.tuning.costs import Costs, Work
 from domainclip.pipelines.tuning.options import Budget, TuneOptions
-from domainclip.pipelines.tuning.search import Search
+from domainclip.pipelines.tuning.search import RunStage, Search
 from domainclip.pipelines.tuning.search_space import OneOf, SearchSpace, Span, search_space
 from domainclip.pipelines.tuning.trials import Stage
 from domainclip.pipelines.tuning.tune import tune
@@ -25,22 +27,35 @@ from tests import conftest
 from tests.support.runs_in_process import runs_in_process
 
 SPACE = SearchSpace("full", {"full": {"train.learning_rate": Span(1e-6, 1e-2), "train.epochs": OneOf((2,))}})
-FIRST = Stage(TrialResult(0, [], "complete", 0.5, Estimate(0.0, 0.0, 0.0)), 1.0)
+FIRST = Stage(TrialResult(0, [], "complete", 0.5, Estimate(-1.0, -1.0, -1.0)), 200.0)
 
 
 def _rate(lines: Sequence[str]) -> float:
-    return float(next(line for line in lines if line.startswith("train.learning_rate=")).split("=")[1])
+    named = [line.split("=")[1] for line in lines if line.startswith("train.learning_rate=")]
+    return 0.1 if named in ([], ["null"]) else float(named[0])
 
 
-def _best_at_a_thousandth(number: int, lines: list[str], share: float) -> Stage:
+def _best_at_a_thousandth(number: int, lines: Sequence[str], share: float) -> Stage:
     """A trial that trains nothing: the nearer the rate to 10⁻³, the better; 10 seconds a stage."""
     gain = share * (1 - abs(math.log10(_rate(lines)) + 3) / 4)
     return Stage(TrialResult(number, lines, "complete", gain, Estimate(gain, gain, gain)), 10.0)
 
 
-def _search(trials: int, seed: int = 0, run_stage: object = _best_at_a_thousandth) -> list[TrialResult]:
-    search = Search(SPACE, seed, run_stage)  # type: ignore[arg-type]
-    assert [*search.trials(FIRST, Budget(trials, None))] == search.results
+def _work(lines: Sequence[str]) -> Work:
+    strategy = next((line.split("=")[1] for line in lines if line.startswith("strategy=")), "full")
+    return Work(strategy, 2.0)
+
+
+def _search(
+    trials: int | None,
+    seed: int = 0,
+    run_stage: RunStage = _best_at_a_thousandth,
+    space: SearchSpace = SPACE,
+    seconds: float | None = None,
+    say: Callable[[str], None] = print,
+) -> list[TrialResult]:
+    search = Search(space, seed, run_stage, _work, Budget(trials, seconds, 3), say)
+    assert [*search.trials(FIRST)] == search.results
     return search.results
 
 
@@ -60,16 +75,65 @@ def test_a_search_is_replayed_and_nears_the_optimum() -> None:
 
 def test_a_budget_leaves_time_for_what_follows() -> None:
     budget = Budget(None, 100.0, runs_after=3)
-    assert budget.allows(1, [20.0])  # 20 + 20 + 3 · 20 = 100
-    assert not budget.allows(2, [20.0, 1.0])
-    assert not budget.allows(1, [20.1])
-    assert budget.allows(9, [])  # all trials so far were complete before this command
-    assert not Budget(2, None).allows(2, [1.0])
-    assert Budget(3, None).allows(2, [1e9])
+    assert budget.has_time(20.0, 20.0, 0.0)  # 20 + 20 + 3 · 20 = 100
+    assert not budget.has_time(20.1, 20.0, 0.0)
+    assert not budget.has_time(20.0, 19.0, 21.0)  # the chosen one may stay the longer one
+    assert budget.has_time(20.0, None, 10.0)  # of unknown length: half of the time is left
+    assert not budget.has_time(20.1, None, 10.0)
+    assert budget.could_fit(25.0)
+    assert not budget.could_fit(25.1)
+    assert Budget(3, None).has_time(1e9, 1e9, 1e9)
+    assert Budget(3, None).has_trial(2)
+    assert not Budget(3, None).has_trial(3)
+
+
+def test_costs_are_those_of_stages_that_were_as_long() -> None:
+    costs = Costs()
+    assert costs.predict(Work("lora", 3)) is None
+    costs.add(Work("lora", 1), 40.0)
+    costs.add(Work("lora", 2), 60.0)
+    costs.add(Work("full", 1), 500.0)
+    assert costs.predict(Work("lora", 1)) == 40
+    assert costs.predict(Work("lora", 1.5)) == 60
+    assert costs.predict(Work("lora", 6)) == 180  # in proportion to the longest
+
+
+TWO = SearchSpace("full", {**SPACE.by_strategy, "lora": SPACE.by_strategy["full"]})
+
+
+def _lora_is_cheap(number: int, lines: Sequence[str], share: float) -> Stage:
+    """Full learns less; 300 seconds an epoch of full, 3 of lora."""
+    stage = _best_at_a_thousandth(number, lines, share)
+    return replace(stage, seconds=(3 if "strategy=lora" in lines else 300) * 2 * share)
+
+
+def test_within_a_time_each_strategy_comes_first_and_what_fits_is_tried() -> None:
+    """40 minutes: full takes 200 s for a first stage and 600 s to the end, lora 2 and 6, and three runs follow."""
+    lines: list[str] = []
+    results = _search(None, run_stage=_lora_is_cheap, space=TWO, seconds=2400, say=lines.append)
+    assert (results[0].overrides, results[0].state) == ([], "stopped early")  # 200 + 600 + 3 · 600
+    assert results[1].overrides == ["strategy=lora", "train.learning_rate=null", "train.epochs=auto"]
+    assert results[1].state == "complete"
+    later = [trial.overrides for trial in results[2:]]
+    assert len(later) > 20
+    assert all("strategy=lora" in overrides for overrides in later)
+    assert [line[:17] for line in lines] == ["full is left out:"]
+    # The time of all stages, and of the three runs that follow.
+    spent = 200 + sum(8 if trial.state == "complete" else 2 for trial in results[1:])
+    assert spent + 3 * 6 <= 2400
+    # With ten hours the recipe is trained to the end, and full is not left out.
+    longer = _search(20, run_stage=_lora_is_cheap, space=TWO, seconds=36_000)
+    assert longer[0].state == longer[1].state == "complete"
+    assert any("strategy=lora" not in trial.overrides for trial in longer[2:])
+
+
+def test_trials_alone_limit_a_search_without_a_time() -> None:
+    assert [trial.state for trial in _search(1)] == ["complete"]
+    assert len(_search(2, space=TWO)) == 2
 
 
 def test_failed_trials_are_counted_and_end_a_search_that_only_fails() -> None:
-    def fails(number: int, lines: list[str], share: float) -> Stage:
+    def fails(number: int, lines: Sequence[str], share: float) -> Stage:
         return Stage(TrialResult(number, lines, "failed", error="out of memory"), 1.0)
 
     with pytest.raises(DomainclipError, match="5 trials in a row failed: out of memory"):

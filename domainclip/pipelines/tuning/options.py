@@ -15,15 +15,27 @@ class Budget:
 
     trials: int | None
     seconds: float | None
-    runs_after: int = 0  # that follow the search, each about as long as a trial
+    runs_after: int = 0  # of the chosen recipe, that follow the search
 
-    def allows(self, done: int, spent: Sequence[float]) -> bool:
-        """Whether another trial may begin, after `done` trials; `spent` are the seconds of those of now."""
-        if self.trials is not None and done >= self.trials:
-            return False
-        if self.seconds is None or not spent:
+    def has_trial(self, done: int) -> bool:
+        """Whether another trial may begin after `done` trials."""
+        return self.trials is None or done < self.trials
+
+    def has_time(self, spent: float, trial: float | None, chosen: float) -> bool:
+        """Whether a trial of so many seconds may go on; `spent` are gone, and the chosen one takes `chosen`.
+
+        The runs that follow must be possible whichever of the two is chosen in the end. Of a trial of unknown
+        length (None), half of the time must be left.
+        """
+        if self.seconds is None:
             return True
-        return sum(spent) + max(spent) * (1 + self.runs_after) <= self.seconds
+        if trial is None:
+            return spent + self.runs_after * chosen <= self.seconds / 2
+        return spent + trial + self.runs_after * max(trial, chosen) <= self.seconds
+
+    def could_fit(self, trial: float | None) -> bool:
+        """Whether a trial of so many seconds fits at all, with the runs that follow if it is chosen."""
+        return trial is None or self.has_time(0.0, trial, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

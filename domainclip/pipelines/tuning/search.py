@@ -1,7 +1,8 @@
-"""The trials that optuna proposes, one after the other.
+"""The trials of `tune`, one after the other.
 
-A trial has two stages: a third of its epochs, and all of them; of the first stages, the worse two thirds go
-no further (successive halving [arXiv:1502.07943]). What is tried next is a function of the seed and of the
+The recipe as it is comes first, then each other strategy with its defaults, then what optuna proposes. A
+trial has two stages: a third of its epochs, and all of them; of the first stages, the worse two thirds go no
+further (successive halving [arXiv:1502.07943]). What is tried next is a function of the seed and of the
 trials before it (TPE [arXiv:2304.11127]). So nothing is stored: the same command replays the trials that are
 complete, whose runs are read and not trained again, and continues where it was stopped.
 """
@@ -9,24 +10,37 @@ complete, whose runs are read and not trained again, and continues where it was 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from domainclip.errors import DomainclipError, library
+from domainclip.errors import DomainclipError, RecipeError, library
+from domainclip.pipelines.tuning.costs import Costs, Work
 from domainclip.pipelines.tuning.options import Budget
 from domainclip.pipelines.tuning.search_space import SearchSpace
 from domainclip.pipelines.tuning.trials import Stage
 from domainclip.report.tuning_results import TrialResult
 
-_FIRST_STAGE = 1 / 3  # of the epochs
+FIRST_STAGE = 1 / 3  # of the epochs
+_GO_ON = 3  # one in so many of the first stages
 _RANDOM_TRIALS = 6  # before the sampler models what came of them
 _MOST_FAILED = 5  # in a row
+_MOST_PROPOSALS = 20  # for one trial, of which all take longer than the budget allows
+# A strategy that gains less than another with its defaults, and whose first stage takes more of the budget.
+_EXPENSIVE = 1 / 20
 _MISSING = "tune: optuna is not installed: pip install 'domainclip[tune]'"
 
-
 # Number of a trial, its overrides, the share of its epochs: the end of that stage.
-RunStage = Callable[[int, list[str], float], Stage]
+RunStage = Callable[[int, Sequence[str], float], Stage]
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first stage of a trial."""
+
+    strategy: str
+    gain: float
+    seconds: float
 
 
 @dataclass
@@ -36,53 +50,134 @@ class Search:
     space: SearchSpace
     seed: int
     run_stage: RunStage
+    work_of: Callable[[Sequence[str]], Work]  # of overrides; RecipeError where they do not fit the recipe
+    budget: Budget
+    say: Callable[[str], None] = lambda _: None
     results: list[TrialResult] = field(default_factory=list)
-    _spent: list[float] = field(default_factory=list)
+    _costs: Costs = field(default_factory=Costs)
+    _spent: float = 0.0  # seconds of this command
+    _firsts: list[_First] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._optuna = require_optuna()
         self._optuna.logging.set_verbosity(logging.ERROR)
-        pruner = self._optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+        pruner = self._optuna.pruners.NopPruner()
         self._study = self._optuna.create_study(direction="maximize", pruner=pruner)
 
-    def trials(self, first: Stage, budget: Budget) -> Iterator[TrialResult]:
-        """Each trial as it ends; `first` is that of the recipe as it is.
+    def trials(self, first: Stage) -> Iterator[TrialResult]:
+        """Each trial as it ends; `first` is the first stage of the recipe as it is.
 
         Raises: DomainclipError when several trials in a row fail; whatever a stage raises.
         """
-        yield self._record(first.result, first.seconds)
-        while budget.allows(len(self.results), self._spent):
-            yield self._record(*self._next_trial(len(self.results)))
+        yield from self._opening(first)
+        self._leave_out_expensive()
+        while (proposal := self._proposal()) is not None:
+            yield self._propose(*proposal)
             last = self.results[-_MOST_FAILED:]
             if len(last) == _MOST_FAILED and all(result.state == "failed" for result in last):
                 raise DomainclipError(f"tune: {_MOST_FAILED} trials in a row failed: {last[-1].error}")
 
-    def _record(self, result: TrialResult, seconds: float) -> TrialResult:
+    def _opening(self, first: Stage) -> list[TrialResult]:
+        """The recipe as it is and each other strategy: first stages of all, then the recipe and the best."""
+        ended = [self._count(first, [], FIRST_STAGE)]
+        for lines in self.space.defaults():
+            if self._may_begin(lines, len(ended)):
+                ended.append(self._count(self.run_stage(len(ended), lines, FIRST_STAGE), lines, FIRST_STAGE))
+        self.results += [_stopped(result) for result in ended]
+        gains = {result.number: result.gain.value for result in ended if result.gain is not None}
+        goes_on = True
+        for number in sorted(gains, key=lambda number: -gains[number]):
+            lines = self.results[number].overrides
+            if (goes_on or number == 0) and self._has_time(lines):
+                self.results[number] = self._count(self.run_stage(number, lines, 1.0), lines, 1.0)
+                goes_on = False
+        return self.results
+
+    def _propose(self, lines: list[str], proposed: Any) -> TrialResult:
+        """A trial that the study has proposed; its second stage where the first is among the better third."""
+        number, states = len(self.results), self._optuna.trial.TrialState
+        result = self._count(self.run_stage(number, lines, FIRST_STAGE), lines, FIRST_STAGE)
+        if result.gain is not None:
+            proposed.report(result.gain.value, 1)
+            better = sum(first.gain > result.gain.value for first in self._firsts)
+            if better < max(1, len(self._firsts) // _GO_ON) and self._has_time(lines):
+                result, state = self._count(self.run_stage(number, lines, 1.0), lines, 1.0), states.COMPLETE
+            else:
+                result, state = _stopped(result), states.PRUNED
+        if result.gain is None:
+            result, state = replace(result, state="failed"), states.FAIL
+        complete = state == states.COMPLETE and result.gain is not None
+        self._study.tell(proposed, result.gain.value if complete and result.gain else None, state)
         self.results.append(result)
-        if seconds > 0:
-            self._spent.append(seconds)
         return result
 
-    def _next_trial(self, number: int) -> tuple[TrialResult, float]:
-        """One trial and the seconds that it took."""
-        self._study.sampler = self._optuna.samplers.TPESampler(
-            seed=self.seed * 10_000 + number, n_startup_trials=_RANDOM_TRIALS
-        )
-        trial, states = self._study.ask(), self._optuna.trial.TrialState
-        lines, seconds = self.space.draw(trial), 0.0
-        for step, share in ((1, _FIRST_STAGE), (2, 1.0)):
-            stage = self.run_stage(number, lines, share)
-            result, seconds = stage.result, seconds + stage.seconds
-            if result.state == "failed" or result.gain is None:
-                self._study.tell(trial, state=states.FAIL)
-                return replace(result, state="failed"), seconds
-            trial.report(result.gain.value, step)
-            if step == 1 and trial.should_prune():
-                self._study.tell(trial, state=states.PRUNED)
-                return replace(result, state="stopped early"), seconds
-            gain = result.gain.value
-        self._study.tell(trial, gain)
-        return result, seconds
+    def _count(self, stage: Stage, lines: Sequence[str], share: float) -> TrialResult:
+        """The result of a stage, whose time is counted."""
+        self._spent += stage.seconds
+        if stage.result.gain is not None:
+            work = self.work_of(lines)
+            # A run that was complete took no time now: its results have the time that it had taken.
+            seconds = max(stage.seconds, stage.result.seconds)
+            self._costs.add(replace(work, epochs=work.epochs * share), seconds)
+            if share == FIRST_STAGE:
+                self._firsts.append(_First(work.strategy, stage.result.gain.value, seconds))
+        return replace(stage.result, overrides=lines)
+
+    def _may_begin(self, lines: Sequence[str], done: int) -> bool:
+        return self.budget.has_trial(done) and self._has_time(lines)
+
+    def _has_time(self, lines: Sequence[str]) -> bool:
+        return self.budget.has_time(self._spent, self._predicted(lines), self._chosen_seconds)
+
+    def _predicted(self, lines: Sequence[str]) -> float | None:
+        try:
+            return self._costs.predict(self.work_of(lines))
+        except RecipeError:  # its stage fails, and the result has the reason
+            return None
+
+    @property
+    def _chosen_seconds(self) -> float:
+        """Of the best trial so far, to the end."""
+        gains = {r.number: r.gain.value for r in self.results if r.state == "complete" and r.gain}
+        if not gains:
+            return 0.0
+        best = max(gains, key=lambda number: gains[number])
+        return self._predicted(self.results[best].overrides) or 0.0
+
+    def _leave_out_expensive(self) -> None:
+        """Of the strategies with their defaults, keep the best, and those of which many trials fit."""
+        if self.budget.seconds is None:
+            return
+        best = max((first.gain for first in self._firsts), default=0.0)
+        for first in self._firsts:
+            expensive = first.seconds > _EXPENSIVE * self.budget.seconds
+            if expensive and first.gain < best and first.strategy in self.space.by_strategy:
+                self.space = self.space.without(first.strategy)
+                self.say(
+                    f"{first.strategy} is left out: with its defaults it gains less than another strategy, "
+                    f"and a first stage takes {first.seconds:.0f} of {self.budget.seconds:.0f} s"
+                )
+
+    def _proposal(self) -> tuple[list[str], Any] | None:
+        """The overrides that optuna proposes next, with its trial; None when the budget is used up."""
+        if not self.budget.has_trial(len(self.results)):
+            return None
+        for attempt in range(_MOST_PROPOSALS):
+            self._study.sampler = self._optuna.samplers.TPESampler(
+                seed=self.seed * 10_000 + len(self.results) + 1000 * attempt,
+                n_startup_trials=_RANDOM_TRIALS,
+            )
+            proposed = self._study.ask()
+            lines = self.space.draw(proposed)
+            if self.budget.could_fit(self._predicted(lines)) and self._has_time(lines):
+                return lines, proposed
+            self._study.tell(proposed, state=self._optuna.trial.TrialState.FAIL)
+        return None
+
+
+def _stopped(result: TrialResult) -> TrialResult:
+    """The result of a trial that ends after its first stage."""
+    return replace(result, state="failed" if result.gain is None else "stopped early")
 
 
 def require_optuna() -> Any:

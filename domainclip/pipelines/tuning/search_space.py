@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from domainclip.config.recipe import Recipe
 from domainclip.errors import RecipeError, did_you_mean
 
-COMMON = ("locked_image", "lora", "full")  # the strategies that any recipe of another one may take instead
+# The strategies that any recipe of another one may take instead, the cheapest first.
+COMMON = ("locked_image", "lora", "full")
 _ANCHOR = "objectives.anchor.weight"
 _FEWEST_BATCHES = 4  # of an epoch; with fewer, a larger batch only takes steps away
 _RATE_SPAN = 5.0  # either side of the recipe's learning rate, for a strategy without a span of its own
@@ -75,6 +76,16 @@ class SearchSpace:
 
     recipe_strategy: str
     by_strategy: Mapping[str, Keys]
+
+    def defaults(self) -> list[list[str]]:
+        """Each strategy but the recipe's, with the learning rate and epochs that are its defaults."""
+        names = sorted(self.by_strategy, key=lambda name: (name not in COMMON, (*COMMON, name).index(name)))
+        unset = ["train.learning_rate=null", "train.epochs=auto"]
+        return [[f"strategy={name}", *unset] for name in names if name != self.recipe_strategy]
+
+    def without(self, strategy: str) -> SearchSpace:
+        """The same, less one strategy."""
+        return replace(self, by_strategy={n: keys for n, keys in self.by_strategy.items() if n != strategy})
 
     def draw(self, draws: Draws) -> list[str]:
         """The overrides of one trial."""

@@ -18,6 +18,7 @@ from domainclip.pipelines.ablation import runs
 from domainclip.pipelines.ablation.plan import Run
 from domainclip.pipelines.ablation.runs import Ended
 from domainclip.pipelines.ablation.table import public_error
+from domainclip.pipelines.tuning.costs import Work
 from domainclip.report import results_file
 from domainclip.report.results_file import Result
 from domainclip.report.tuning_results import TrialResult, Tuning
@@ -54,6 +55,15 @@ class TrialRunner:
         build_components(recipe).check_reach(next(iter(recipe.strategy)))
         return recipe
 
+    def work_of(self, lines: Sequence[str]) -> Work:
+        """What decides the time of a trial.
+
+        Raises: RecipeError.
+        """
+        recipe = self.load(lines)
+        (strategy,) = recipe.strategy
+        return Work(strategy, recipe.train.epochs_of(self.train_items))
+
     def prepare(self, lines: Sequence[str], epochs_share: float = 1.0) -> Run:
         """The run of a trial, or its first stage with a share of the epochs."""
         recipe = self.load(lines)
@@ -74,7 +84,7 @@ class TrialRunner:
         (ended,) = runs.run_all([run], jobs=1, processes=self.processes, quiet=True, say=lambda _: None)
         return ended, time.monotonic() - begun
 
-    def run_stage(self, metric: str, number: int, lines: list[str], epochs_share: float) -> Stage:
+    def run_stage(self, metric: str, number: int, lines: Sequence[str], epochs_share: float) -> Stage:
         """One stage of a trial, by the metric that decides."""
         try:
             ended, seconds = self.finish(self.prepare(lines, epochs_share))

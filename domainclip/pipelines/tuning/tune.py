@@ -17,7 +17,7 @@ from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.finetune_seeds import finetune_seeds
 from domainclip.pipelines.inputs import Inputs, load_inputs
 from domainclip.pipelines.tuning.options import TuneOptions
-from domainclip.pipelines.tuning.search import Search, require_optuna
+from domainclip.pipelines.tuning.search import FIRST_STAGE, Search, require_optuna
 from domainclip.pipelines.tuning.search_space import SearchSpace, search_space
 from domainclip.pipelines.tuning.trials import Stage, TrialRunner, metric_that_decides, read_trial, with_base
 from domainclip.report import tuning_page, writer
@@ -77,7 +77,7 @@ def _interpolation(recipe: Recipe, inputs: Inputs, margin: float) -> list[str]:
 def _search(
     runner: TrialRunner, space: SearchSpace, blank: Tuning, seed: int, options: TuneOptions
 ) -> Tuning:
-    run = runner.prepare([])
+    run = runner.prepare([], FIRST_STAGE)
     options.say(f"trial 0: {blank.name} as it is")
     ended, seconds = runner.finish(run)
     runs.check_any_complete([ended])
@@ -86,8 +86,9 @@ def _search(
     if first.state == "failed":
         raise DomainclipError(f"trial 0, the recipe as it is: {first.error}")
     tuning = with_base(blank, run.folder, metric)
-    search = Search(space, seed, partial(runner.run_stage, metric))
-    for trial in search.trials(Stage(first, seconds), options.budget):
+    run_stage = partial(runner.run_stage, metric)
+    search = Search(space, seed, run_stage, runner.work_of, options.budget, options.say)
+    for trial in search.trials(Stage(first, seconds)):
         options.say(tuning_page.trial_line(trial, tuning))
     return replace(tuning, trials=search.results)
 
