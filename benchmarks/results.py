@@ -279,7 +279,9 @@ two captions are those of a third of the radiographs, and make most of the chang
 which hold for other captions too, are wide there.
 
 Limits of the X-ray results: the finding, the source of an image and its view are tangled in this corpus, so
-part of the gain may be the source; the held-out patients are of the same sources. `domainclip data
+part of the gain may be the source; the held-out patients are of the same sources. Label captions name more
+findings right here, and travel less to another hospital ([one source held out](leave_one_source_out.md)): the
+built-in recipe has none, *locked image*, *LoRA* and *full* have them. `domainclip data
 check` detects eleven radiographs of this corpus in two splits, eight of them in training and test: the
 same image under two patient numbers of two sources. They were not removed
 (`corpus.checks.near_duplicates=warning`); at most eight of the held-out items are known from training.
