@@ -25,7 +25,7 @@ SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
 RUNS = Path(os.environ.get("DOMAINCLIP_ABLATIONS", "build/ablations"))
 PLANS = Path(__file__).parent / "ablations"
 # …_seeds compare the built-in recipe with plain fine-tuning, …_objectives further objectives with the
-# contrastive one, each with three seeds; the others compare components of the built-in recipe.
+# contrastive one, both with three seeds; the others compare components of the built-in recipe.
 CORPORA = {
     "art_paintings_seeds": "art",
     "astronomy_seeds": "astronomy",
@@ -35,6 +35,7 @@ CORPORA = {
     "astronomy_objectives": "astronomy",
     "medical_xray_objectives": "medical",
     "multilingual_objectives": "multilingual",
+    "art_paintings_image_objectives": "art",
     "medical_xray": "medical",
     "astronomy": "astronomy",
     "art_paintings": "art",
@@ -55,9 +56,9 @@ of the table. The plan then chooses a variant on validation, by the rule of
 The plans *seeds* compare the built-in recipe with plain fine-tuning (image tower locked, the text tower
 trained at 5e-4 for ten epochs, the contrastive loss alone), three seeds each. The plans *objectives* lock
 the image tower as well, train for five epochs at 5e-4 with the anchor, and add one objective at a time to the
-contrastive one, or replace it, with three seeds and no interpolation. With that tower locked, *tags* and
-*neighbours* reach no weight that learns: in tables measured before such a recipe was refused they are
-controls, with the values of *contrastive*. The other plans have one seed.
+contrastive one, or replace it, with three seeds and no interpolation; *without the mask* takes every other
+text of a batch for wrong, also one that is right. Objectives that change the image tower are compared in the
+plan *image objectives*: LoRA, one epoch. The other plans have one seed.
 
 ## Gain against forgetting
 
