@@ -211,11 +211,18 @@ def test_a_whole_search_chooses_on_validation_and_goes_on(
 ) -> None:
     conftest.with_general(recipe_file, tmp_path / "general", 24)
     out = tmp_path / "out"
-    shared = ["train.epochs=1", "probes=zero_shot"]
+    # A recipe that interpolates by itself is held to the margin as well.
+    shared = ["train.epochs=1", "probes=zero_shot", "weight_interpolation={alphas: [0.5, 1.0]}"]
     page = tune(
         str(recipe_file), shared, out, TuneOptions(trials=1, seeds=1, final=False, strategies=["full"])
     )
     trained = len(taken)
+    first = loading.load_recipe(str(next((out / "trials" / "recipes").glob("*.yaml"))), [])
+    assert first.weight_interpolation is not None
+    assert (first.weight_interpolation.max_retention_drop, first.weight_interpolation.alphas) == (
+        0.01,
+        [0.5, 1.0],
+    )
     assert page == out / "tuning.html"
     results = json.loads((out / "tuning.json").read_text())
     assert [trial["number"] for trial in results["trials"]] == [0]

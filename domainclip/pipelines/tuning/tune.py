@@ -67,9 +67,16 @@ def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: Tune
 
 
 def _interpolation(recipe: Recipe, inputs: Inputs, margin: float) -> list[str]:
-    """Every trial chooses α, so that it loses at most the margin, where a line leads back to the base."""
-    if recipe.weight_interpolation is not None or inputs.model is not inputs.base:
+    """Every trial chooses α, so that it loses at most the margin, where a line leads back to the base.
+
+    A recipe that interpolates keeps its values of α, and a limit of its own.
+    """
+    if inputs.model is not inputs.base:
         return []
+    if (given := recipe.weight_interpolation) is not None:
+        chooses = inputs.retention is not None and len(given.alphas) > 1
+        has_limit = given.max_retention_drop is not None
+        return [f"weight_interpolation.max_retention_drop={margin:g}"] if chooses and not has_limit else []
     floor = "" if inputs.retention is None else f", max_retention_drop: {margin:g}"
     return [f"weight_interpolation={{alphas: {_ALPHAS}{floor}}}"]
 
