@@ -73,9 +73,9 @@ def _interpolation(recipe: Recipe, inputs: Inputs, margin: float) -> list[str]:
     """
     if inputs.model is not inputs.base:
         return []
-    if (given := recipe.weight_interpolation) is not None:
-        chooses = inputs.retention is not None and len(given.alphas) > 1
-        has_limit = given.max_retention_drop is not None
+    if (interpolation := recipe.weight_interpolation) is not None:
+        chooses = inputs.retention is not None and len(interpolation.alphas) > 1
+        has_limit = interpolation.max_retention_drop is not None
         return [f"weight_interpolation.max_retention_drop={margin:g}"] if chooses and not has_limit else []
     floor = "" if inputs.retention is None else f", max_retention_drop: {margin:g}"
     return [f"weight_interpolation={{alphas: {_ALPHAS}{floor}}}"]
