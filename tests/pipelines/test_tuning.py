@@ -96,6 +96,12 @@ def test_costs_are_those_of_stages_that_were_as_long() -> None:
     assert costs.predict(Work("lora", 1)) == 40
     assert costs.predict(Work("lora", 1.5)) == 60
     assert costs.predict(Work("lora", 6)) == 180  # in proportion to the longest
+    # A strategy that was not tried costs what a cheaper one does; of a cheaper one nothing is known.
+    only = Costs()
+    only.add(Work("lora", 2), 60.0)
+    assert only.predict(Work("full", 4)) == 120
+    assert only.predict(Work("locked_image", 4)) is None
+    assert only.predict(Work("two_stage", 4)) is None
 
 
 TWO = SearchSpace("full", {**SPACE.by_strategy, "lora": SPACE.by_strategy["full"]})
@@ -117,7 +123,11 @@ def test_within_a_time_each_strategy_comes_first_and_what_fits_is_tried() -> Non
     later = [trial.overrides for trial in results[2:]]
     assert len(later) > 20
     assert all("strategy=lora" in overrides for overrides in later)
-    assert [line[:17] for line in lines] == ["full is left out:"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "trial 1",
+        "trial 1 goes on, with a gain of +0.167 so far",
+        "full is left out",
+    ]
     # The time of all stages, and of the three runs that follow.
     spent = 200 + sum(8 if trial.state == "complete" else 2 for trial in results[1:])
     assert spent + 3 * 6 <= 2400
@@ -125,6 +135,21 @@ def test_within_a_time_each_strategy_comes_first_and_what_fits_is_tried() -> Non
     longer = _search(20, run_stage=_lora_is_cheap, space=TWO, seconds=36_000)
     assert longer[0].state == longer[1].state == "complete"
     assert any("strategy=lora" not in trial.overrides for trial in longer[2:])
+
+
+def test_a_strategy_that_cannot_fit_is_left_out_unseen() -> None:
+    """Full costs no less than lora, which takes 200 s for a third of its epochs: 600 and three times that."""
+    recipe_is_lora = replace(TWO, recipe_strategy="lora")
+    lines: list[str] = []
+
+    def work(overrides: Sequence[str]) -> Work:
+        return Work("full" if "strategy=full" in overrides else "lora", 2.0)
+
+    search = Search(recipe_is_lora, 0, _best_at_a_thousandth, work, Budget(None, 2000, 3), lines.append)
+    results = [*search.trials(FIRST)]
+    assert lines[0] == "strategy=full is left out: with its defaults it takes more time than the budget has"
+    assert list(search.space.by_strategy) == ["lora"]
+    assert results[0].state == "stopped early"
 
 
 def test_trials_alone_limit_a_search_without_a_time() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from domainclip.pipelines.tuning.search_space import COMMON
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,17 @@ class Costs:
         self._known[work.strategy].append((work.epochs, seconds))
 
     def predict(self, work: Work) -> float | None:
-        """Seconds; None before the first stage of the strategy.
+        """Seconds; None where nothing is known of the strategy.
 
         Those of the cheapest stage that was as long, or else of the longest in proportion to the epochs: too
-        many, since encoding and evaluation take as long for any number of epochs.
+        many, since encoding and evaluation take as long for any number of epochs. Before its first stage, a
+        strategy is taken to cost what a cheaper one has cost.
         """
         known = self._known.get(work.strategy)
+        if not known and work.strategy in COMMON:
+            cheaper = COMMON[: COMMON.index(work.strategy)]
+            less = [self.predict(replace(work, strategy=name)) for name in cheaper if name in self._known]
+            return max((seconds for seconds in less if seconds is not None), default=None)
         if not known:
             return None
         as_long = [seconds for epochs, seconds in known if epochs >= work.epochs]

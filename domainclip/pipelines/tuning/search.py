@@ -81,14 +81,21 @@ class Search:
         """The recipe as it is and each other strategy: first stages of all, then the recipe and the best."""
         ended = [self._count(first, [], FIRST_STAGE)]
         for lines in self.space.defaults():
-            if self._may_begin(lines, len(ended)):
-                ended.append(self._count(self.run_stage(len(ended), lines, FIRST_STAGE), lines, FIRST_STAGE))
+            if not self.budget.has_trial(len(ended)):
+                break
+            if not self._has_time(lines):
+                self.say(f"{lines[0]} is left out: with its defaults it takes more time than the budget has")
+                self.space = self.space.without(self.work_of(lines).strategy)
+                continue
+            self.say(f"trial {len(ended)}: {'; '.join(lines)}, a third of its epochs")
+            ended.append(self._count(self.run_stage(len(ended), lines, FIRST_STAGE), lines, FIRST_STAGE))
         self.results += [_stopped(result) for result in ended]
         gains = {result.number: result.gain.value for result in ended if result.gain is not None}
         goes_on = True
         for number in sorted(gains, key=lambda number: -gains[number]):
             lines = self.results[number].overrides
             if (goes_on or number == 0) and self._has_time(lines):
+                self.say(f"trial {number} goes on, with a gain of {gains[number]:+.3f} so far")
                 self.results[number] = self._count(self.run_stage(number, lines, 1.0), lines, 1.0)
                 goes_on = False
         return self.results
@@ -122,9 +129,6 @@ class Search:
             if share == FIRST_STAGE:
                 self._firsts.append(_First(work.strategy, stage.result.gain.value, seconds))
         return replace(stage.result, overrides=lines)
-
-    def _may_begin(self, lines: Sequence[str], done: int) -> bool:
-        return self.budget.has_trial(done) and self._has_time(lines)
 
     def _has_time(self, lines: Sequence[str]) -> bool:
         return self.budget.has_time(self._spent, self._predicted(lines), self._chosen_seconds)

@@ -85,7 +85,7 @@ def _search(
     runner: TrialRunner, space: SearchSpace, blank: Tuning, seed: int, options: TuneOptions
 ) -> Tuning:
     run = runner.prepare([], FIRST_STAGE)
-    options.say(f"trial 0: {blank.name} as it is")
+    options.say(f"trial 0: {blank.name} as it is, a third of its epochs")
     ended, seconds = runner.finish(run)
     runs.check_any_complete([ended])
     metric = metric_that_decides(run.folder, options.metric)
