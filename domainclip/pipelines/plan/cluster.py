@@ -96,12 +96,7 @@ def estimate(
 
     Raises: RecipeError when the devices cannot share a batch equally.
     """
-    if batch % devices:
-        raise RecipeError(
-            f"train.batch_size: {batch} cannot be shared equally by {devices} devices: take a multiple of "
-            f"{devices}"
-        )
-    rows = batch // devices
+    rows = pairs_of_device(batch, devices)
     held = min(micro_batch or rows, rows)
     passes = ceil(rows / held)
     computing = passes * profile.fixed + rows * profile.pair + profile.logit * rows * batch
@@ -125,6 +120,19 @@ def estimate(
     memory = fixed / (devices if shard else 1) + held * profile.saved + 2 * gathered
     seconds = crowded * computing + sending
     return Estimate(memory, sent, crowded * computing, sending, batch / seconds)
+
+
+def pairs_of_device(batch: int, devices: int) -> int:
+    """The pairs of a batch that each device has.
+
+    Raises: RecipeError when the devices cannot share it equally.
+    """
+    if batch % devices:
+        raise RecipeError(
+            f"train.batch_size: {batch} cannot be shared equally by {devices} devices: take a multiple of "
+            f"{devices}"
+        )
+    return batch // devices
 
 
 def measure(

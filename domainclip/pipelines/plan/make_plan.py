@@ -59,6 +59,8 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
     steps, pairs = setup.total_steps, len(setup.pairs)
     counts = {name: len(rows) for name, rows in inputs.corpus.splits.items()}
     batch = min(recipe.train.batch_size, pairs)
+    if cluster is not None:
+        plan_cluster.pairs_of_device(batch, cluster.devices)  # refused before anything is measured
     lines = [
         ("base", f"{recipe.base.path} ({inputs.model.family}, {inputs.model.max_tokens} tokens)"),
         ("corpus", ", ".join(f"{count} {name}" for name, count in counts.items())),
@@ -97,13 +99,13 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
 def _cluster_lines(
     setup: TrainingSetup, accelerator: Accelerator, cluster: Cluster, steps: int, batch: int
 ) -> list[tuple[str, str]]:
-    settings = setup.settings
+    settings, rows = setup.settings, plan_cluster.pairs_of_device(batch, cluster.devices)
     micro_batch = settings.micro_batch_size
-    if micro_batch == "auto":
+    if micro_batch == "auto":  # decided as in training: from the batch of a device
+        share = _benchmark_batch(setup, 0, rows)
         micro_batch = micro_batch_size.find_micro_batch_size(
-            setup.model, _benchmark_batch(setup, 0), setup.objectives, accelerator, initial_memory(setup)
+            setup.model, share, setup.objectives, accelerator, initial_memory(setup)
         )
-    rows = max(1, batch // cluster.devices)
     profile = plan_cluster.measure(
         setup, accelerator, partial(_benchmark_batch, setup, 0), held=min(micro_batch or rows, rows)
     )

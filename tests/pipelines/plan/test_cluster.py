@@ -17,6 +17,7 @@ from domainclip.pipelines.plan import cluster as plan_cluster
 from domainclip.pipelines.plan import make_plan
 from domainclip.pipelines.plan.cluster import Network, Profile, estimate
 from domainclip.pipelines.training_setup import make_setup
+from domainclip.training import micro_batch_size
 
 PROFILE = Profile(
     pair=0.01, fixed=0.1, encode=0.004, logit=1e-6, update=0.2,
@@ -121,6 +122,30 @@ def test_passes_of_the_held_pairs_are_measured(recipe_file: Path, monkeypatch: p
     monkeypatch.setattr(plan_cluster.micro_batch_size, "available_memory", lambda _: 0)
     found = profile(32)
     assert found.fixed + 4 * found.pair == pytest.approx(seconds[4])
+
+
+def test_auto_is_decided_from_the_batch_of_a_device(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve pairs fit and each device has sixteen: a batch of eight would be held whole."""
+    setup = make_setup(load_inputs(loading.load_recipe(str(recipe_file)), "train"))
+    learning = setup.weight_counts[0]
+    monkeypatch.setattr(micro_batch_size, "activation_bytes", lambda _, batch, __: 1000 * len(batch.keys))
+    monkeypatch.setattr(micro_batch_size, "available_memory", lambda _: 2 * (12 * learning + 12_000))
+    monkeypatch.setattr(micro_batch_size, "_seconds", lambda *_: 1.0)
+    held: list[int] = []
+    monkeypatch.setattr(plan_cluster, "measure", lambda *_, held: PROFILE)
+    plain = plan_cluster.estimate
+    monkeypatch.setattr(
+        plan_cluster,
+        "estimate",
+        lambda *given, micro_batch, **more: (
+            held.append(micro_batch) or plain(*given, micro_batch=micro_batch, **more)
+        ),
+    )
+    cluster = make_plan.Cluster(2, NETWORK)
+    make_plan._cluster_lines(setup, Accelerator(cpu=True), cluster, steps=1, batch=32)
+    assert held == [8]
 
 
 def test_a_plan_says_what_many_devices_take(recipe_file: Path) -> None:
