@@ -87,7 +87,7 @@ def _choice(tuning: Tuning) -> Iterator[str]:
     chosen, metric = tuning.chosen, metric_in_words(tuning.metric)
     base = phrasing.number(tuning.base_value, tuning.unit)
     if chosen is None:
-        kept = "" if tuning.margin is None else f" and is shown to lose at most {tuning.margin:g} in general"
+        kept = "" if tuning.margin is None else f" and has lost at most {tuning.margin:g} in general"
         yield f"No trial is better than the base in {metric} ({base}){kept}: the base stays."
         return
     value = phrasing.number(chosen.value, tuning.unit)

@@ -21,11 +21,21 @@ class TrialResult:
     state: State
     value: float | None = None  # of the metric that decides
     gain: Estimate | None = None  # over the base; positive is better, whatever the metric
-    # The same on the half of the retention set on which nothing is selected; it decides nothing.
+    # The same on the half of the retention set on which α is not selected; it only rules trials out.
     retention: Estimate | None = None
     alpha: float | None = None  # of weight interpolation; 0: the trial has the weights of the base
     seconds: float = 0.0
     error: str = ""
+
+    def loses_more_than(self, margin: float | None) -> bool:
+        """Whether it has lost more than the margin there; without one, or without that set, no trial has.
+
+        α is selected on few items, and the largest gain of many trials is that of the one whose items were
+        the luckiest: the other half shows what it has really lost.
+        """
+        if margin is None or self.retention is None:
+            return False
+        return -self.retention.value > margin + 1e-12
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,9 @@ class Tuning:
 
     @property
     def chosen(self) -> TrialResult | None:
-        """The complete trial with the largest gain, the first of equal ones; None where none has a gain."""
-        better = [trial for trial in self.complete if trial.gain is not None and trial.gain.value > 0]
+        """The complete trial with the largest gain within the margin, the first of equals, or None."""
+        within = [trial for trial in self.complete if not trial.loses_more_than(self.margin)]
+        better = [trial for trial in within if trial.gain is not None and trial.gain.value > 0]
         return max(better, key=lambda trial: trial.gain.value if trial.gain else 0.0, default=None)
 
 

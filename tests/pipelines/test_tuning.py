@@ -54,7 +54,7 @@ def _search(
     seconds: float | None = None,
     say: Callable[[str], None] = print,
 ) -> list[TrialResult]:
-    search = Search(space, seed, run_stage, _work, Budget(trials, seconds, 3), say)
+    search = Search(space, seed, run_stage, _work, Budget(trials, seconds, 3), None, say)
     assert [*search.trials(FIRST)] == search.results
     return search.results
 
@@ -145,11 +145,33 @@ def test_a_strategy_that_cannot_fit_is_left_out_unseen() -> None:
     def work(overrides: Sequence[str]) -> Work:
         return Work("full" if "strategy=full" in overrides else "lora", 2.0)
 
-    search = Search(recipe_is_lora, 0, _best_at_a_thousandth, work, Budget(None, 2000, 3), lines.append)
+    search = Search(recipe_is_lora, 0, _best_at_a_thousandth, work, Budget(None, 2000, 3), None, lines.append)
     results = [*search.trials(FIRST)]
     assert lines[0] == "strategy=full is left out: with its defaults it takes more time than the budget has"
     assert list(search.space.by_strategy) == ["lora"]
     assert results[0].state == "stopped early"
+
+
+def test_a_trial_that_forgets_is_not_promoted_and_what_follows_avoids_it() -> None:
+    """The larger the rate, the larger the gain; above 10⁻³ half of the retention set is forgotten."""
+
+    def forgets(number: int, lines: Sequence[str], share: float) -> Stage:
+        rate = _rate(lines)
+        gain = share * (6 + math.log10(rate)) / 4
+        lost = -0.5 if rate > 1e-3 else 0.0
+        result = TrialResult(
+            number, lines, "complete", gain, Estimate(gain, gain, gain), Estimate(lost, lost, lost)
+        )
+        return Stage(result, 10.0)
+
+    counts = []
+    for margin in (0.01, None):
+        search = Search(SPACE, 0, forgets, _work, Budget(40, None, 3), margin)
+        trials = [*search.trials(FIRST)][1:]
+        forgot = [trial for trial in trials if trial.loses_more_than(0.01)]
+        counts.append(len([trial for trial in forgot if trial.number > 10]))
+        assert any(trial.state == "complete" for trial in forgot) == (margin is None)
+    assert counts[0] < counts[1] / 2
 
 
 def test_trials_alone_limit_a_search_without_a_time() -> None:
@@ -212,16 +234,17 @@ def _tuning(*trials: TrialResult) -> Tuning:
 def test_the_largest_gain_is_chosen_and_the_frontier_has_what_nothing_surpasses() -> None:
     tuning = _tuning(_trial(0, 0.1, 0.0), _trial(1, 0.3, -0.05), _trial(2, 0.2, -0.06), _trial(3, 0.2, -0.01))
     assert tuning.chosen is not None
-    assert tuning.chosen.number == 1
+    assert tuning.chosen.number == 3  # 1 and 2 have lost more than the margin
+    assert replace(tuning, margin=None).chosen == tuning.trials[1]
     assert [trial.number for trial in tuning_page.frontier(tuning.complete)] == [1, 3, 0]
     first, recipe, general, caution = tuning_page.closing_lines(tuning)
-    assert first == "Chosen: trial 1: zero-shot accuracy on validation 0.300 → 0.600, with train.epochs=1."
-    assert recipe == "The recipe as it is: 0.400, 0.200 less."
-    assert general.startswith("The same metric on the retention set: −0.050")
+    assert first == "Chosen: trial 3: zero-shot accuracy on validation 0.300 → 0.500, with train.epochs=3."
+    assert recipe == "The recipe as it is: 0.400, 0.100 less."
+    assert general.startswith("The same metric on the retention set: −0.010")
     assert "looks better on the split that chose it" in caution
     (line,) = tuning_page.closing_lines(_tuning(_trial(0, -0.1, 0.0)))
     assert line == (
-        "No trial is better than the base in zero-shot accuracy on validation (0.300) and is shown to lose at most "
+        "No trial is better than the base in zero-shot accuracy on validation (0.300) and has lost at most "
         "0.01 in general: the base stays."
     )
 

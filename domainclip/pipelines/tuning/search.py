@@ -52,6 +52,7 @@ class Search:
     run_stage: RunStage
     work_of: Callable[[Sequence[str]], Work]  # of overrides; RecipeError where they do not fit the recipe
     budget: Budget
+    margin: float | None = None  # loss on the retention set beyond which a trial is not chosen
     say: Callable[[str], None] = lambda _: None
     results: list[TrialResult] = field(default_factory=list)
     _costs: Costs = field(default_factory=Costs)
@@ -90,7 +91,7 @@ class Search:
             self.say(f"trial {len(ended)}: {'; '.join(lines)}, a third of its epochs")
             ended.append(self._count(self.run_stage(len(ended), lines, FIRST_STAGE), lines, FIRST_STAGE))
         self.results += [_stopped(result) for result in ended]
-        gains = {result.number: result.gain.value for result in ended if result.gain is not None}
+        gains = {result.number: self._merit(result) for result in ended if result.gain is not None}
         goes_on = True
         for number in sorted(gains, key=lambda number: -gains[number]):
             lines = self.results[number].overrides
@@ -106,13 +107,15 @@ class Search:
         result = self._count(self.run_stage(number, lines, FIRST_STAGE), lines, FIRST_STAGE)
         if result.gain is not None:
             proposed.report(result.gain.value, 1)
-            better = sum(first.gain > result.gain.value for first in self._firsts)
+            better = sum(first.gain > self._merit(result) for first in self._firsts)
             if better < max(1, len(self._firsts) // _GO_ON) and self._has_time(lines):
                 result, state = self._count(self.run_stage(number, lines, 1.0), lines, 1.0), states.COMPLETE
             else:
                 result, state = _stopped(result), states.PRUNED
         if result.gain is None:
             result, state = replace(result, state="failed"), states.FAIL
+        # Above 0: such a trial cannot be chosen, and the sampler proposes fewer like it.
+        proposed.set_constraint("margin", 1.0 if result.loses_more_than(self.margin) else 0.0)
         complete = state == states.COMPLETE and result.gain is not None
         self._study.tell(proposed, result.gain.value if complete and result.gain else None, state)
         self.results.append(result)
@@ -127,8 +130,14 @@ class Search:
             seconds = max(stage.seconds, stage.result.seconds)
             self._costs.add(replace(work, epochs=work.epochs * share), seconds)
             if share == FIRST_STAGE:
-                self._firsts.append(_First(work.strategy, stage.result.gain.value, seconds))
+                self._firsts.append(_First(work.strategy, self._merit(stage.result), seconds))
         return replace(stage.result, overrides=lines)
+
+    def _merit(self, result: TrialResult) -> float:
+        """The gain; none for a trial that loses more than the margin, and so cannot be chosen."""
+        assert result.gain is not None
+        gain = result.gain.value
+        return min(gain, 0.0) if result.loses_more_than(self.margin) else gain
 
     def _has_time(self, lines: Sequence[str]) -> bool:
         return self.budget.has_time(self._spent, self._predicted(lines), self._chosen_seconds)
@@ -142,7 +151,7 @@ class Search:
     @property
     def _chosen_seconds(self) -> float:
         """Of the best trial so far, to the end."""
-        gains = {r.number: r.gain.value for r in self.results if r.state == "complete" and r.gain}
+        gains = {r.number: self._merit(r) for r in self.results if r.state == "complete" and r.gain}
         if not gains:
             return 0.0
         best = max(gains, key=lambda number: gains[number])

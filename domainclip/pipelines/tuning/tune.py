@@ -94,7 +94,7 @@ def _search(
         raise DomainclipError(f"trial 0, the recipe as it is: {first.error}")
     tuning = with_base(blank, run.folder, metric)
     run_stage = partial(runner.run_stage, metric)
-    search = Search(space, seed, run_stage, runner.work_of, options.budget, options.say)
+    search = Search(space, seed, run_stage, runner.work_of, options.budget, blank.margin, options.say)
     for trial in search.trials(Stage(first, seconds)):
         options.say(tuning_page.trial_line(trial, tuning))
     return replace(tuning, trials=search.results)
