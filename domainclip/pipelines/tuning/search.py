@@ -94,10 +94,10 @@ class Search:
         gains = {result.number: self._merit(result) for result in ended if result.gain is not None}
         goes_on = True
         for number in sorted(gains, key=lambda number: -gains[number]):
-            lines = self.results[number].overrides
-            if (goes_on or number == 0) and self._has_time(lines):
+            overrides = self.results[number].overrides
+            if (goes_on or number == 0) and self._has_time(overrides):
                 self.say(f"trial {number} goes on, with a gain of {gains[number]:+.3f} so far")
-                self.results[number] = self._count(self.run_stage(number, lines, 1.0), lines, 1.0)
+                self.results[number] = self._count(self.run_stage(number, overrides, 1.0), overrides, 1.0)
                 goes_on = False
         return self.results
 
