@@ -173,7 +173,7 @@ def to_file(table: AblationTable) -> AblationFile:
         variants=[
             {
                 "name": variant.name,
-                "said": list(variant.overrides),
+                "overrides": list(variant.overrides),
                 "seeds": list(variant.seeds),
                 "failed": {str(seed): why for seed, why in variant.failed.items()},
                 "training_seconds": variant.seconds if variant.seeds else None,

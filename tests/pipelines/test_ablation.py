@@ -136,7 +136,7 @@ def test_two_variants_with_two_seeds(done: Done, tmp_path: Path, here: list[str]
     assert heads == [(p, d) for d in ("validation", "general") for p in ("zero_shot", "retrieval")]
     assert [one["seeds"] for one in table.variants] == [[0, 1], [0, 1]]
     assert table.variants[0]["weights_that_learn"] > table.variants[1]["weights_that_learn"] > 0
-    assert table.variants[1]["said"] == ["strategy=locked_image", "train.epochs=2"]
+    assert table.variants[1]["overrides"] == ["strategy=locked_image", "train.epochs=2"]
     for one in table.results:
         for variant in one.variants:
             assert variant.difference.value == pytest.approx((variant.mean or 0) - (one.base.value or 0))
