@@ -76,8 +76,8 @@ def check_privacy(run: Path, recipe: Recipe, card: Card) -> Iterator[Check]:
     """The statements of the card, the texts of the run folder, and what a push would send."""
     area, privacy = "privacy", card.privacy
     stated = privacy.identifiers != "unknown" and privacy.burned_in_text != "unknown"
-    statement = f"the card states identifiers: {privacy.identifiers}, burned_in_text: {privacy.burned_in_text}"
-    yield Check(area, "passed" if stated else "unknown", statement)
+    values = f"the card states identifiers: {privacy.identifiers}, burned_in_text: {privacy.burned_in_text}"
+    yield Check(area, "passed" if stated else "unknown", values)
     may_show = privacy.burned_in_text == "no" and privacy.identifiers in ("none", "de-identified")
     if recipe.report.examples and not may_show:
         yield Check(area, "failed", "report.examples shows images that the card does not allow: measure anew")
