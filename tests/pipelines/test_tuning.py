@@ -125,7 +125,7 @@ def test_within_a_time_each_strategy_comes_first_and_what_fits_is_tried() -> Non
     assert all("strategy=lora" in overrides for overrides in later)
     assert [line.partition(":")[0] for line in lines] == [
         "trial 1",
-        "trial 1 goes on, with a gain of +0.167 so far",
+        "trial 1 continues, with a gain of +0.167 so far",
         "full is left out",
     ]
     # The time of all stages, and of the three runs that follow.

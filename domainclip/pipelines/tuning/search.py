@@ -96,7 +96,7 @@ class Search:
         for number in sorted(gains, key=lambda number: -gains[number]):
             overrides = self.results[number].overrides
             if (goes_on or number == 0) and self._has_time(overrides):
-                self.say(f"trial {number} goes on, with a gain of {gains[number]:+.3f} so far")
+                self.say(f"trial {number} continues, with a gain of {gains[number]:+.3f} so far")
                 self.results[number] = self._count(self.run_stage(number, overrides, 1.0), overrides, 1.0)
                 goes_on = False
         return self.results
