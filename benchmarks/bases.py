@@ -26,6 +26,7 @@ from tests.support.tiny_models import WORDS, tiny_clip
 SIZES = {
     "tiny": (4, 64, 4, 32, 64, 4, 64, 4, 32),
     "small": (4, 256, 4, 16, 96, 4, 256, 4, 128),
+    "wide": (6, 768, 12, 32, 64, 6, 512, 8, 512),  # many weights, little arithmetic
     "ViT-B/32": (12, 768, 12, 32, 224, 12, 512, 8, 512),
     "ViT-B/16": (12, 768, 12, 16, 224, 12, 512, 8, 512),
     "ViT-L/14": (24, 1024, 16, 14, 224, 12, 768, 12, 768),

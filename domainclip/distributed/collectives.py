@@ -83,6 +83,16 @@ def mean(values: Tensor) -> Tensor:
     return total / process_count()
 
 
+def gather_on_hosts(rows: Tensor, task: str) -> Tensor:
+    """Return (w·b, …) of tensors (b, …) in main memory, in order of rank; `task` is what is waited for."""
+    if not _is_distributed():
+        return rows
+    gathered = rows.new_empty(process_count() * len(rows), *rows.shape[1:])
+    with heartbeat.waiting_for(task):
+        _all_gather(gathered, rows, message_group())
+    return gathered
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Return the values of all processes, in order of rank."""
     if not _is_distributed():
@@ -249,9 +259,9 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _all_gather(gathered: Tensor, rows: Tensor) -> None:
+def _all_gather(gathered: Tensor, rows: Tensor, group: Any = None) -> None:
     """Fill (w·b, …) with the rows (b, …) of every process. torch 2.13 renamed it."""
-    (getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor)(gathered, rows)
+    (getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor)(gathered, rows, group=group)
 
 
 def _reduce_scatter(own: Tensor, rows: Tensor) -> None:

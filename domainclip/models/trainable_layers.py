@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -38,6 +39,14 @@ class TrainableLayers(nn.Module):
         view = copy.copy(self)
         view.frames = frames
         return view
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As in torch; a CPU with a number is the CPU.
+
+        Accelerate numbers it by the process, and torch would copy the weights from one number to another,
+        where they are mapped from the file of the base.
+        """
+        return super().to(*map(_without_number, args), **{k: _without_number(v) for k, v in kwargs.items()})
 
     @property
     def hf_base(self) -> Any:
@@ -186,3 +195,8 @@ class TrainableLayers(nn.Module):
         compiled = any(layer._compiled_call_impl is not None for layer in stack)  # the compiler chooses
         on_cpu = next(tower.parameters()).device.type == "cpu"
         return onednn.enabled() if on_cpu and not compiled else nullcontext()
+
+
+def _without_number(given: Any) -> Any:
+    """The CPU for any number of it; anything else unchanged."""
+    return torch.device("cpu") if isinstance(given, torch.device) and given.type == "cpu" else given

@@ -73,12 +73,16 @@ def shard(model: DualEncoder, device: torch.device, *, bf16: bool = False) -> Du
 
 
 def gather_back(sharded: DualEncoder) -> None:
-    """Fill the model that was given to `shard` with the current weights; all processes call it."""
+    """Fill the model that was given to `shard` with the current weights; all processes call it.
+
+    The sharded model is empty afterwards: whatever still refers to it holds no memory.
+    """
     if not is_sharded(sharded):
         return
-    current = sharded.weights()
-    for name, weight in _unsharded(sharded).weights().items():
-        weight.data = full_tensor(current[name]).detach()
+    _fill_unsharded(sharded)
+    for weight in sharded.parameters():
+        if isinstance(weight, DTensor):
+            weight.to_local().untyped_storage().resize_(0)
 
 
 @contextmanager
@@ -87,7 +91,7 @@ def temporarily_gathered(model: DualEncoder) -> Iterator[DualEncoder]:
     if not is_sharded(model):
         yield model
         return
-    gather_back(model)
+    _fill_unsharded(model)
     try:
         yield _unsharded(model)
     finally:
@@ -107,16 +111,52 @@ def full_tensor(tensor: Tensor) -> Tensor:
 def full_tensors_on_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the whole tensors, in the main memory of the first process; the others get none. All call it.
 
-    Tensors are gathered one at a time. If none is sharded, they are returned unchanged.
+    Tensors are gathered one at a time, and those returned are copies. If none is sharded, the given ones are
+    returned.
     """
-    if not any(isinstance(tensor, DTensor) for tensor in tensors.values()):
+    if not any_sharded(tensors):
         return dict(tensors)
     whole = {}
     for name, tensor in tensors.items():
         full = full_tensor(tensor.detach())
         if collectives.rank() == 0:
-            whole[name] = full.cpu()
+            whole[name] = full.cpu() if isinstance(tensor, DTensor) else full.to("cpu", copy=True)
     return whole
+
+
+def any_sharded(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether one of the tensors is sharded."""
+    return any(isinstance(tensor, DTensor) for tensor in tensors.values())
+
+
+def local_numbers(weight: Tensor) -> int:
+    """Return how many numbers of a weight this process holds."""
+    return (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
+
+
+@contextmanager
+def gathered_storages(model: nn.Module, storages: set[int]) -> Iterator[None]:
+    """Add the storages of the weights that sharded layers gather inside the block, as each layer begins.
+
+    Afterwards every layer is sharded again, also after a forward pass without a backward pass.
+    """
+
+    def add(module: nn.Module, _: Any) -> None:
+        weights = module.parameters(recurse=False)
+        storages.update(
+            weight.untyped_storage()._cdata for weight in weights if not isinstance(weight, DTensor)
+        )
+
+    modules = list(model.modules()) if is_sharded(model) else []
+    hooks = [module.register_forward_pre_hook(add) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in modules:
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def local_shard(value: Tensor, weight: Tensor) -> Tensor:
@@ -182,6 +222,12 @@ def _copy_modules(model: DualEncoder) -> DualEncoder:
 def _unsharded(sharded: DualEncoder) -> DualEncoder:
     model: DualEncoder = sharded.__dict__["unsharded"]
     return model
+
+
+def _fill_unsharded(sharded: DualEncoder) -> None:
+    current = sharded.weights()
+    for name, weight in _unsharded(sharded).weights().items():
+        weight.data = full_tensor(current[name]).detach()
 
 
 def _empty_unsharded(sharded: DualEncoder) -> None:

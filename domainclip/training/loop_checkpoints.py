@@ -10,6 +10,7 @@ from typing import Any
 
 from domainclip.config import durations
 from domainclip.distributed import collectives, heartbeat
+from domainclip.training import fsdp
 from domainclip.training.checkpointing import checkpoint, sharded_files
 from domainclip.training.setup import TrainingSetup
 from domainclip.training.state import AVERAGE, TrainingState
@@ -83,8 +84,14 @@ def save(
         sharded_files.write(staging, state.groups(whole=False))
         collectives.on_first_process(lambda: writer.commit(staging, state.step, facts, keep, protected))
         return
+    copied: set[str] = set()
+    if fsdp.any_sharded(state.weights):
+        collectives.on_first_process(writer.wait)  # the checkpoint before would lie in memory beside this one
+        copied = {"weights", "optimizer"}
     groups = state.groups()
-    collectives.on_first_process(lambda: writer.save(place, state.step, groups, facts, keep, protected))
+    collectives.on_first_process(
+        lambda: writer.save(place, state.step, groups, facts, keep, protected, copied)
+    )
 
 
 def restore_best(state: TrainingState, policy: ValidationPolicy, total: int, folder: Path) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from domainclip import components
 from domainclip.distributed import collectives
 from domainclip.models.dual_encoder import DualEncoder
-from domainclip.training import microbatches, step
+from domainclip.training import fsdp, microbatches, step
 from domainclip.training.memory import Memory
 from domainclip.training.timing import seconds_per_call
 from domainclip.training.views import StepBatch
@@ -37,7 +37,7 @@ def find_micro_batch_size(
     larger one is chosen. All processes agree. The weights do not change.
     """
     device, pairs = batch.keys.group.device, len(batch.keys)
-    learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    learning = sum(fsdp.local_numbers(weight) for weight in model.parameters() if weight.requires_grad)
     probe = batch.first(min(_MIN_PAIRS, pairs))
     free = MEMORY_SHARE * available_memory(device) - _OPTIMIZER_BYTES * learning
     largest = int(free // (activation_bytes(model, probe, accelerator) / len(probe.keys)))
@@ -57,20 +57,22 @@ def find_micro_batch_size(
 def activation_bytes(model: DualEncoder, batch: StepBatch, accelerator: Accelerator) -> int:
     """Return the bytes that autograd keeps to encode a batch: each tensor once, without the weights.
 
-    They are those of the run's precision, copies of weights in bf16 included.
+    They are those of the run's precision, copies of weights in bf16 included. A sharded layer keeps its
+    gathered weights only while it runs.
     """
     sizes: dict[int, int] = {}  # by address
     weights = {weight.data_ptr() for weight in model.parameters()}
+    gathered: set[int] = set()  # storages, as the address of one that was freed is used again
 
     def record(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in weights:
+        if tensor.data_ptr() not in weights and tensor.untyped_storage()._cdata not in gathered:
             sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
     (split,) = step.split_batch(model, batch, None).inputs
     inputs = microbatches.on_device(split, batch.keys.group.device)
     hooks = torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor)
-    with hooks, accelerator.autocast():
+    with hooks, fsdp.gathered_storages(model, gathered), accelerator.autocast():
         outputs = model(**inputs)  # held, so that no address is used twice
     del outputs
     return max(1, sum(sizes.values()))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from domainclip.data.quarantine import UnusableItem
+from domainclip.distributed.shared_tensors import SharedTensors
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.parameters import OBJECTIVE_WEIGHTS
 from domainclip.training.checkpointing import checkpoint
@@ -36,7 +37,8 @@ class TrainedModel:
     """A model after its last step."""
 
     setup: TrainingSetup
-    # Those that learned, before the first step, in main memory; only where something needs them.
+    # Those that learned, before the first step, in main memory; only where something needs them. Of several
+    # processes each holds a share.
     start_weights: Mapping[str, Tensor]
     steps: int
     weights_of_step: int  # the step whose weights the model has: the last, or the best
@@ -76,11 +78,8 @@ def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
         return TrainedModel(setup, {}, 0, 0, None, (), ())
     run.say(*filter(None, [setup.advice]))
     weights = setup.model.weights()
-    start = {
-        name: weight.detach().to("cpu", copy=True)
-        for name, weight in weights.items()
-        if setup.needs_start_weights and setup.factors[name] > 0
-    }
+    needed = (name for name in weights if setup.needs_start_weights and setup.factors[name] > 0)
+    start = SharedTensors({name: weights[name] for name in needed})
     stages, saved = stages_of(setup), setup.checkpoint
     step = 0 if saved is None else int(checkpoint.load_state(saved)["step"])
     results: list[StageResult] = []
@@ -97,9 +96,10 @@ def train_in_stages(setup: TrainingSetup, run: RunContext) -> TrainedModel:
             weight.requires_grad_(stage.factors[name] > 0)
         inputs = precompute(replace(setup.stage_inputs(stage.steps, stage.factors), start_weights=start), run)
         results.append(train_stage(inputs, saved, run))
+        # Its wrapper of the model waits for gradients of this stage's weights, and holds the moments.
+        run.accelerator.free_memory()
         if results[-1].steps < end:  # the validation has ended the run
             break
-        run.accelerator.free_memory()  # its wrapper of the model waits for gradients of this stage's weights
         step, saved = end, run.folder / "checkpoints" / f"step-{end:06d}"
     return _joined(setup, start, results)
 

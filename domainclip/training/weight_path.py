@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from domainclip.distributed.shared_tensors import SharedTensors
 from domainclip.models.parameters import OBJECTIVE_WEIGHTS
 from domainclip.models.trainable_layers import TrainableLayers
 
@@ -25,6 +26,8 @@ class Alphas(NamedTuple):
 @dataclass(frozen=True)
 class WeightPath:
     """The weights that learned, as they were before training and after it, both in main memory.
+
+    Of several processes each holds a share of both; all move the weights together.
 
     Uniform [arXiv:2109.01903]: every weight is (1 − α) θ₀ + α θ. By layer [arXiv:2410.17146]: layer l of L
     has the share α + (1 − α) l / (L − 1) in the place of α, counted from 0 in each tower, and a weight
@@ -48,8 +51,7 @@ class WeightPath:
             for name, weight in model.weights().items()
             if name in start and not name.startswith(OBJECTIVE_WEIGHTS)
         }
-        end = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
-        return cls(model, weights, start, end, model.relative_depths() if by_layer else {})
+        return cls(model, weights, start, SharedTensors(weights), model.relative_depths() if by_layer else {})
 
     def share(self, name: str, alphas: Alphas) -> float:
         """The share of a weight's update at α; 0 at α = 0 and 1 at α = 1 for all."""

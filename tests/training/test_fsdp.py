@@ -23,13 +23,14 @@ from domainclip.config import loading as loading_config
 from domainclip.config.training import TrainConfig
 from domainclip.data.batching.matches import MatchKeys
 from domainclip.distributed import collectives
+from domainclip.distributed.shared_tensors import SharedTensors
 from domainclip.models import dual_encoder, loading
 from domainclip.objectives.contrastive import Contrastive
 from domainclip.objectives.sigmoid import Sigmoid
 from domainclip.pipelines import finetune
 from domainclip.strategies.full import Full
 from domainclip.strategies.lora import Lora
-from domainclip.training import fsdp, layer_execution, step, views
+from domainclip.training import fsdp, layer_execution, micro_batch_size, step, views
 from domainclip.training import optimizer as training_optimizer
 from domainclip.training.checkpointing import checkpoint, sharded_files
 from domainclip.training.run_context import RunOptions
@@ -75,6 +76,9 @@ class Ran:
     emptied: bool  # whether the given towers were empty meanwhile
     restored: bool  # whether what was saved, put back into parts, is whole again
     moments: dict[str, Tensor]  # whole, on the first process
+    numbers: int  # of the weights, that this process holds meanwhile
+    activations: int  # bytes that a pass keeps for its backward pass
+    left: int  # bytes of the shards after the weights were given back
     reread: bool  # whether a checkpoint in shards gives weights and moments back, after all were set to 0
 
 
@@ -111,6 +115,7 @@ def _run(setting: Setting, bases: dict[str, Path], place: Path) -> Ran:
     factors = (setting.strategy or Full()).learning_rates(given)
     given = given.double()
     start = {name: weight.detach().clone() for name, weight in given.weights().items()}
+    begun = SharedTensors(given.weights())
     shared = fsdp.shard(given, accelerator.device)
     optimizer = training_optimizer.make_optimizer(shared, factors, TRAIN, 1e-3)
     model, wrapped = fsdp.prepare(shared, optimizer, accelerator)
@@ -136,6 +141,9 @@ def _run(setting: Setting, bases: dict[str, Path], place: Path) -> Ran:
             shared.clamp_scale()
     values = [value for state in optimizer.state.values() for value in state.values()]
     size = _local_bytes([*shared.parameters(), *values])
+    with patch.object(Tensor, "float", Tensor.double):
+        activations = micro_batch_size.activation_bytes(shared, _batch(0, given), accelerator)
+    numbers = sum(fsdp.local_numbers(weight) for weight in shared.parameters())
     saved = fsdp.full_tensors_on_rank0(shared.weights())
     whole = collectives.gather_objects(saved)[0]
     restored = all(
@@ -145,11 +153,29 @@ def _run(setting: Setting, bases: dict[str, Path], place: Path) -> Ran:
     emptied = all(weight.numel() < 2 for weight in given.parameters())
     with fsdp.temporarily_gathered(shared) as lent:
         restored &= all(torch.equal(weight, whole[name]) for name, weight in lent.weights().items())
+    restored &= list(begun) == list(start)
+    restored &= all(torch.equal(begun[name], weight) for name, weight in start.items())
     learning = {name: weight for name, weight in shared.weights().items() if factors[name] > 0}
     reread, moments = _saved_in_shards(TrainingState(2, learning, optimizer), place)
     fsdp.gather_back(shared)
     weights = {name: weight.detach().clone() for name, weight in given.weights().items()}
-    return Ran(losses, norms, start, weights, saved, size, emptied, restored, moments, reread)
+    shards = [weight.to_local() for weight in shared.parameters() if isinstance(weight, DTensor)]
+    left = sum(shard.untyped_storage().nbytes() for shard in shards)
+    return Ran(
+        losses=losses,
+        norms=norms,
+        start=start,
+        weights=weights,
+        saved=saved,
+        bytes=size,
+        emptied=emptied,
+        restored=restored,
+        moments=moments,
+        numbers=numbers,
+        activations=activations,
+        left=left,
+        reread=reread,
+    )
 
 
 def _batch(at: int, loaded: dual_encoder.DualEncoder) -> views.StepBatch:
@@ -247,7 +273,17 @@ def test_shared_weights_learn_what_whole_ones_do(many: Any, alone: Any) -> None:
 def test_each_process_holds_its_part_of_weights_and_moments(many: Any, alone: Any) -> None:
     for process in many:
         for name in OF[len(many)]:
-            assert process[name].bytes <= (1 / len(many) + 0.1) * alone[name].bytes
+            share = 1 / len(many) + 0.1
+            assert process[name].bytes <= share * alone[name].bytes
+            assert process[name].numbers <= share * alone[name].numbers
+            assert process[name].left == 0
+
+
+def test_a_pass_keeps_activations_and_no_gathered_weights(many: Any, alone: Any) -> None:
+    for process in many:
+        for name in OF[len(many)]:
+            # The last layer runs at all positions of a text, where it is gathered.
+            assert process[name].activations <= 1.75 * alone[name].activations / len(many)
 
 
 def test_what_is_saved_is_whole_and_lies_with_the_first_process(many: Any) -> None:

@@ -103,14 +103,18 @@ class AsyncCheckpointWriter:
         state: Any,
         keep: int,
         protected: Collection[int] = (),
+        copied: Collection[str] = (),
     ) -> None:
-        """Call the function `save` in the background.
+        """Call the function `save` in the background; the tensors of the groups `copied` are copies already.
 
         Raises: ModelError when the previous checkpoint could not be written.
         """
         self.wait()
         copies = {
-            name: {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors.items()}
+            name: {
+                key: tensor if name in copied else tensor.detach().to("cpu", copy=True)
+                for key, tensor in tensors.items()
+            }
             for name, tensors in groups.items()
         }
 

@@ -277,6 +277,17 @@ def test_the_end_of_the_loop_waits_for_a_save_in_progress(
         idle.wait()
 
 
+def test_copies_are_not_copied_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first process has gathered the shards of all, that copy is written."""
+    saved: list[Any] = []
+    monkeypatch.setattr(checkpoint, "save", lambda _, __, groups, *___: saved.append(groups))
+    tensors = {"a": torch.ones(2)}
+    with checkpoint.AsyncCheckpointWriter() as writer:
+        writer.save(tmp_path, 1, {"weights": tensors, "memory": tensors}, {}, keep=1, copied={"weights"})
+    assert saved[0]["weights"]["a"] is tensors["a"]
+    assert saved[0]["memory"]["a"].data_ptr() != tensors["a"].data_ptr()
+
+
 def test_the_folder_of_a_first_checkpoint_is_made(tmp_path: Path) -> None:
     assert _save(tmp_path / "run" / "checkpoints", 1).is_dir()
 
