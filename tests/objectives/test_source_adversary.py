@@ -161,7 +161,7 @@ def _items(sources: list[str], labels: list[list[str]]) -> Dataset:
 
 
 def _spec(items: Dataset, **options: Any) -> Any:
-    card = SimpleNamespace(name="films", columns=SimpleNamespace(labels="label"))
+    card = SimpleNamespace(name="films", columns=SimpleNamespace(labels="label"), implied_classes={})
     corpus: Any = SimpleNamespace(card=card, classes={}, splits={"train": items})
     terms = WeightedObjectives({"source_adversary": (1.0, SourceAdversary(**options))})
     return objective_inputs.pair_extras(terms, corpus)
