@@ -312,10 +312,11 @@ label captions. *All together* has the four against the source. Several seeds in
 12 and 18 patients without a finding, the sources 1 and 2 cannot show a difference below about 0.2. The exact
 overrides are in the script.
 
-Little travels, and probably for this reason: without source 5, 33 patients without a finding are left to learn
-from, of three sources, beside 376 with COVID-19; and the findings of source 5 were read out of reports by a
-program [arXiv:1705.02315]. Label captions contrast the findings with each other, and among the training items
-the source tells them apart; a question about one finding is asked within a source as well.
+Little travels, and probably for this reason: without source 5, 33 patients without a finding are left to
+learn from, of three sources, beside 376 with COVID-19; and the findings of source 5 were read out of
+reports by a program [arXiv:1705.02315]. Label captions contrast the findings with each other, and among
+the training items the source tells them apart; a question about one finding is asked within a source as
+well.
 """
 
 
