@@ -81,7 +81,7 @@ def standardise(
     headers.refuse_unknown()
     labels = (item.labels for items in by_split.values() for item in items)
     for name in row_labels.unused_implications(card.implied_classes, labels):
-        log.add_note(f'implied_classes: no item has the class "{name}"')
+        log.add_note(f'corpus.implied_classes: no item has the class "{name}": check its spelling')
     return DatasetDict({split: to_dataset(by_split.pop(split)) for split in SPLITS})
 
 

@@ -157,7 +157,7 @@ def test_implied_classes_are_those_of_an_item_with_several_classes() -> None:
     rows, log = _standard(_rows(values), columns, card(multi_label=True, implied_classes=IMPLIED))
     assert rows[0]["labels"] == ["Covid", "Viral", "Pneumonia"]
     assert json.loads(rows[0]["meta"]) == {"unknown_labels": ["Mass"]}
-    assert log.notes == ['implied_classes: no item has the class "Sars"']
+    assert log.notes == ['corpus.implied_classes: no item has the class "Sars": check its spelling']
 
 
 def test_implied_classes_stand_beside_the_class_of_an_item_with_one() -> None:

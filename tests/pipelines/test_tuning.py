@@ -80,8 +80,6 @@ def test_a_budget_leaves_time_for_what_follows() -> None:
     assert not budget.has_time(20.0, 19.0, 21.0)  # the chosen one may stay the longer one
     assert budget.has_time(20.0, None, 10.0)  # of unknown length: half of the time is left
     assert not budget.has_time(20.1, None, 10.0)
-    assert budget.could_fit(25.0)
-    assert not budget.could_fit(25.1)
     assert Budget(3, None).has_time(1e9, 1e9, 1e9)
     assert Budget(3, None).has_trial(2)
     assert not Budget(3, None).has_trial(3)

@@ -37,15 +37,21 @@ class RowLabels:
         With `multi_label` they are present as any other; else the item has the class of its row, and training
         alone reads the others.
         """
-        every = dict.fromkeys(self.present)
-        following = list(self.present)
-        while following:
-            new = [name for name in implied_classes.get(following.pop(), ()) if name not in every]
-            every.update(dict.fromkeys(new))
-            following += new
+        every = with_implied(self.present, implied_classes)
         implied = [name for name in every if name not in self.present]
         unknown = [name for name in self.unknown if name not in every]
-        return RowLabels(list(every), unknown) if multi_label else RowLabels(self.present, unknown, implied)
+        return RowLabels(every, unknown) if multi_label else RowLabels(self.present, unknown, implied)
+
+
+def with_implied(names: Iterable[str], implied_classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """The classes, then those that follow from them at any distance, each once."""
+    every = dict.fromkeys(names)
+    following = list(every)
+    while following:
+        new = [name for name in implied_classes.get(following.pop(), ()) if name not in every]
+        every.update(dict.fromkeys(new))
+        following += new
+    return list(every)
 
 
 def read(values: Mapping[str, Any], columns: Columns, separator: str | None, location: str) -> RowLabels:

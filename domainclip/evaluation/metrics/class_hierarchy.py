@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
+from domainclip.data.files.row_labels import with_implied
+
 
 @dataclass(frozen=True)
 class ClassHierarchy:
@@ -23,18 +25,8 @@ class ClassHierarchy:
         """Each class includes itself and the classes that imply it, at any distance."""
         includes = np.eye(len(names), dtype=bool)
         for j, name in enumerate(names):
-            reached, following = {name}, [name]
-            while following:
-                new = set(implied_classes.get(following.pop(), ())) - reached
-                reached |= new
-                following += new
-            includes[:, j] |= np.isin(names, list(reached))
+            includes[:, j] = np.isin(names, with_implied([name], implied_classes))
         return cls(includes)
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether no class includes another."""
-        return bool((self.includes.sum(axis=1) == 1).all())
 
     def labels(self, truth: np.ndarray) -> np.ndarray:
         """(n, c) of 1 and 0: the class of each item (n,) and all that include it."""

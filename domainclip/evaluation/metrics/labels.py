@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domainclip.data.files.row_labels import UNKNOWN_LABELS
+from domainclip.data.files.row_labels import IMPLIED_LABELS, UNKNOWN_LABELS
 from domainclip.evaluation.base import EvaluationSet
 from domainclip.evaluation.metrics.results import MIN_ITEMS
 
@@ -72,12 +72,16 @@ def single_label_items(items: Dataset, names: Sequence[str]) -> tuple[np.ndarray
     return rows, np.array([known_labels[row][0] for row in rows], dtype=int)
 
 
-def label_matrix(items: Dataset, names: Sequence[str]) -> np.ndarray:
-    """(n, c) of 1 and 0; NaN where the item's meta lists the class under `unknown_labels`."""
+def label_matrix(items: Dataset, names: Sequence[str], implied: bool = False) -> np.ndarray:
+    """(n, c) of 1 and 0; NaN where the item's meta lists the class under `unknown_labels`.
+
+    `implied`: 1 also for the classes that follow from that of an item with one class, which its meta lists.
+    """
     labels = np.zeros((len(items), len(names)))
     index = {name: i for i, name in enumerate(names)}
     for row, (present, meta) in enumerate(zip(items["labels"][:], items["meta"][:], strict=True)):
         labels[row, [index[name] for name in present if name in index]] = 1.0
-        unknown = json.loads(meta or "{}").get(UNKNOWN_LABELS) or []
-        labels[row, [index[name] for name in unknown if name in index]] = np.nan
+        lists = json.loads(meta or "{}")
+        for key, value in ((UNKNOWN_LABELS, np.nan), (IMPLIED_LABELS, 1.0 if implied else 0.0)):
+            labels[row, [index[name] for name in lists.get(key) or () if name in index]] = value
     return labels

@@ -78,7 +78,7 @@ class ZeroShotTask:
         """(n, c) of 1, 0 and NaN: a class holds when one of its labels does."""
         columns = []
         for name in self.classes:
-            held = label_matrix(items, self.labels.get(name, [name]))
+            held = label_matrix(items, self.labels.get(name, [name]), implied=True)
             holds, unknown = (held == 1).any(axis=1), np.isnan(held).any(axis=1)
             columns.append(np.where(holds, 1.0, np.where(unknown, np.nan, 0.0)))
         return np.stack(columns, axis=1)

@@ -33,10 +33,6 @@ class Budget:
             return spent + self.runs_after * chosen <= self.seconds / 2
         return spent + trial + self.runs_after * max(trial, chosen) <= self.seconds
 
-    def could_fit(self, trial: float | None) -> bool:
-        """Whether a trial of so many seconds fits at all, with the runs that follow if it is chosen."""
-        return trial is None or self.has_time(0.0, trial, 0.0)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:

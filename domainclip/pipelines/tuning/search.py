@@ -182,7 +182,7 @@ class Search:
             )
             proposed = self._study.ask()
             lines = self.space.draw(proposed)
-            if self.budget.could_fit(self._predicted(lines)) and self._has_time(lines):
+            if self._has_time(lines):
                 return lines, proposed
             self._study.tell(proposed, state=self._optuna.trial.TrialState.FAIL)
         return None

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from domainclip.evaluation.metrics.class_hierarchy import ClassHierarchy
+from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.evaluation.probes.zero_shot import ZeroShot
 from tests.evaluation.probes.array_encoder import ArrayEncoder, evaluation_set
 from tests.evaluation.probes.synthetic_sets import metric_value
@@ -24,7 +25,6 @@ def test_a_class_includes_what_implies_it_at_any_distance() -> None:
         [1, 0, 1, 1],
         [1, 0, 0, 1],
     ]
-    assert not hierarchy.is_flat
     assert hierarchy.labels(np.array([0, 1, 3])).tolist() == [[1, 0, 1, 1], [0, 1, 0, 0], [0, 0, 1, 1]]
 
 
@@ -63,3 +63,13 @@ def test_zero_shot_classification_counts_what_a_class_includes() -> None:
     assert nested.diagnostics is not None
     assert nested.diagnostics.classes[0].items == 0  # answers and recall are those of the class in the row
     assert nested.diagnostics.classes[0].auroc == 1
+
+
+def test_a_question_about_an_implied_class_is_answered_with_yes() -> None:
+    """Prompts of a protocol ask yes or no, also in a corpus with one class an item."""
+    meta = {"implied_labels": ["dog"], "unknown_labels": ["owl"]}
+    rows = [{"id": "0", "labels": ["cat"], "meta": meta}, {"id": "1", "labels": ["owl"]}]
+    items = evaluation_set(rows, CLASSES).items
+    names = ["cat", "dog", "owl"]
+    np.testing.assert_array_equal(label_matrix(items, names, implied=True), [[1, 1, np.nan], [0, 0, 1]])
+    np.testing.assert_array_equal(label_matrix(items, names), [[1, 0, np.nan], [0, 0, 1]])
