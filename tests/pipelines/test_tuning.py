@@ -18,7 +18,7 @@ from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.pipelines.tuning.costs import Costs, Work
 from domainclip.pipelines.tuning.options import Budget, TuneOptions
 from domainclip.pipelines.tuning.search import RunStage, Search
-from domainclip.pipelines.tuning.search_space import OneOf, SearchSpace, Span, search_space
+from domainclip.pipelines.tuning.search_space import OneOf, SearchSpace, Span, TuningData, search_space
 from domainclip.pipelines.tuning.trials import Stage
 from domainclip.pipelines.tuning.tune import tune
 from domainclip.report import tuning_page
@@ -197,7 +197,7 @@ class _First:
 
 def test_the_space_fits_recipe_and_corpus(recipe_file: Path) -> None:
     recipe = loading.load_recipe(str(recipe_file), [])
-    space = search_space(recipe, [], train_items=300)
+    space = search_space(recipe, [], TuningData(300))
     assert list(space.by_strategy) == ["full", "locked_image", "lora"]
     assert space.by_strategy["full"]["train.batch_size"] == OneOf((32, 64))
     lines = space.draw(_First())
@@ -208,11 +208,11 @@ def test_the_space_fits_recipe_and_corpus(recipe_file: Path) -> None:
         "train.batch_size=32",
     ]
     anchored = loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}, anchor: {weight: 50}}"])
-    (lora,) = search_space(anchored, ["lora"], train_items=20).by_strategy.values()
+    (lora,) = search_space(anchored, ["lora"], TuningData(20)).by_strategy.values()
     assert lora["objectives.anchor.weight"] == Span(3, 300)
     assert lora["train.batch_size"] == OneOf((20,))
     with pytest.raises(RecipeError, match=r"--strategy: lorra: .*did you mean .lora"):
-        search_space(recipe, ["lorra"], 300)
+        search_space(recipe, ["lorra"], TuningData(300))
     # Every line of every strategy is a valid override.
     for name in space.by_strategy:
         drawn = SearchSpace("full", {name: space.by_strategy[name]}).draw(_First())

@@ -1,6 +1,7 @@
 """The trials of `tune`, one after the other.
 
-The recipe as it is comes first, then each other strategy with its defaults, then what optuna proposes. A
+The recipe as it is comes first, then each other strategy with its defaults, then the best of these with
+components that the recipe does not have, then what optuna proposes. A
 trial has two stages: a third of its epochs, and all of them; of the first stages, the worse two thirds go no
 further (successive halving [arXiv:1502.07943]). What is tried next is a function of the seed and of the
 trials before it (TPE [arXiv:2304.11127]). So nothing is stored: the same command replays the trials that are
@@ -79,27 +80,49 @@ class Search:
                 raise DomainclipError(f"tune: {_MOST_FAILED} trials in a row failed: {last[-1].error}")
 
     def _opening(self, first: Stage) -> list[TrialResult]:
-        """The recipe as it is and each other strategy: first stages of all, then the recipe and the best."""
-        ended = [self._count(first, [], FIRST_STAGE)]
+        """The recipe, each other strategy, additions: first stages of all, then the recipe and the best."""
+        self.results.append(_stopped(self._count(first, [], FIRST_STAGE)))
         for lines in self.space.defaults():
-            if not self.budget.has_trial(len(ended)):
+            if not self.budget.has_trial(len(self.results)):
                 break
             if not self._has_time(lines):
                 self.say(f"{lines[0]} is left out: with its defaults it takes more time than the budget has")
                 self.space = self.space.without(self.work_of(lines).strategy)
                 continue
-            self.say(f"trial {len(ended)}: {'; '.join(lines)}, a third of its epochs")
-            ended.append(self._count(self.run_stage(len(ended), lines, FIRST_STAGE), lines, FIRST_STAGE))
-        self.results += [_stopped(result) for result in ended]
-        gains = {result.number: self._merit(result) for result in ended if result.gain is not None}
+            self._begin(lines)
+        for line in self.space.additions:
+            self._try_addition(line)
         goes_on = True
-        for number in sorted(gains, key=lambda number: -gains[number]):
-            overrides = self.results[number].overrides
-            if (goes_on or number == 0) and self._has_time(overrides):
-                self.say(f"trial {number} continues, with a gain of {gains[number]:+.3f} so far")
-                self.results[number] = self._count(self.run_stage(number, overrides, 1.0), overrides, 1.0)
+        for result in self._by_merit():
+            number, lines = result.number, [*result.overrides]
+            if (goes_on or number == 0) and self._has_time(lines):
+                self.say(f"trial {number} continues, with a gain of {self._merit(result):+.3f} so far")
+                self.results[number] = self._count(self.run_stage(number, lines, 1.0), lines, 1.0)
                 goes_on = False
         return self.results
+
+    def _begin(self, lines: Sequence[str]) -> TrialResult:
+        """The first stage of a trial of the opening."""
+        number = len(self.results)
+        self.say(f"trial {number}: {'; '.join(lines)}, a third of its epochs")
+        result = _stopped(self._count(self.run_stage(number, lines, FIRST_STAGE), lines, FIRST_STAGE))
+        self.results.append(result)
+        return result
+
+    def _try_addition(self, line: str) -> None:
+        """The best first stage again with an addition, which all trials that follow have if it gained more."""
+        best = next(iter(self._by_merit()), None)
+        if best is None or not self.budget.has_trial(len(self.results)):
+            return
+        lines = [*best.overrides, line]
+        if self._has_time(lines):
+            result = self._begin(lines)
+            if result.gain is not None and self._merit(result) > self._merit(best):
+                self.space = self.space.with_fixed(line)
+
+    def _by_merit(self) -> list[TrialResult]:
+        """The trials that did not fail, the best first; of equals, the earlier."""
+        return sorted((r for r in self.results if r.gain is not None), key=lambda r: -self._merit(r))
 
     def _propose(self, lines: list[str], proposed: Any) -> TrialResult:
         """A trial that the study has proposed; its second stage where the first is among the better third."""

@@ -12,6 +12,8 @@ from domainclip.errors import RecipeError, did_you_mean
 # The strategies that any recipe of another one may take instead, the cheapest first.
 COMMON = ("locked_image", "lora", "full")
 _ANCHOR = "objectives.anchor.weight"
+_ANCHOR_WEIGHT = 100  # where the recipe has no anchor: that of the built-in recipes
+_CLASS_CAPTIONS = "objectives.class_captions={}"
 _FEWEST_BATCHES = 4  # of an epoch; with fewer, a larger batch only takes steps away
 _RATE_SPAN = 5.0  # either side of the recipe's learning rate, for a strategy without a span of its own
 
@@ -76,12 +78,21 @@ class SearchSpace:
 
     recipe_strategy: str
     by_strategy: Mapping[str, Keys]
+    # Of a strategy with its defaults, beside the learning rate and epochs: what the recipe does not have.
+    default_lines: tuple[str, ...] = ()
+    # Components that the recipe does not have, which the best strategy is tried with as well.
+    additions: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()  # additions that gained: every point has them
 
     def defaults(self) -> list[list[str]]:
         """Each strategy but the recipe's, with the learning rate and epochs that are its defaults."""
         names = sorted(self.by_strategy, key=lambda name: (name not in COMMON, (*COMMON, name).index(name)))
-        unset = ["train.learning_rate=null", "train.epochs=auto"]
+        unset = ["train.learning_rate=null", "train.epochs=auto", *self.default_lines]
         return [[f"strategy={name}", *unset] for name in names if name != self.recipe_strategy]
+
+    def with_fixed(self, line: str) -> SearchSpace:
+        """The same, with an addition in every point."""
+        return replace(self, fixed=(*self.fixed, line))
 
     def without(self, strategy: str) -> SearchSpace:
         """The same, less one strategy."""
@@ -90,30 +101,50 @@ class SearchSpace:
     def draw(self, draws: Draws) -> list[str]:
         """The overrides of one trial."""
         strategy = str(draws.suggest_categorical("strategy", list(self.by_strategy)))
-        lines = [] if strategy == self.recipe_strategy else [f"strategy={strategy}"]
+        lines = [*([] if strategy == self.recipe_strategy else [f"strategy={strategy}"]), *self.fixed]
         for key, values in self.by_strategy[strategy].items():
             # A key of two strategies has a span for each, so it has a name for each.
             lines.append(f"{key}={values.draw(draws, f'{strategy}: {key}')}")
         return lines
 
 
-def search_space(recipe: Recipe, strategies: Sequence[str], train_items: int) -> SearchSpace:
+@dataclass(frozen=True)
+class TuningData:
+    """What the space depends on beside the recipe."""
+
+    train_items: int
+    has_classes: bool = False  # whether training items have labels that the card has prompts of
+    has_retention: bool = False
+
+
+def search_space(recipe: Recipe, strategies: Sequence[str], data: TuningData) -> SearchSpace:
     """The space around a recipe; `strategies` empty: that of the recipe, and the common ones.
+
+    A recipe that names its objectives is tried with an anchor where forgetting is measured, and with class
+    captions where the corpus has classes.
 
     Raises: RecipeError for a strategy that has no space here.
     """
     (own,) = recipe.strategy
     check_strategies(recipe, strategies)
     names = list(strategies) or list(dict.fromkeys([own, *(COMMON if own in COMMON else ())]))
-    batches = tuple(size for size in _BATCHES if size * _FEWEST_BATCHES <= train_items) or (
-        min(_BATCHES[0], max(2, train_items)),
+    batches = tuple(size for size in _BATCHES if size * _FEWEST_BATCHES <= data.train_items) or (
+        min(_BATCHES[0], max(2, data.train_items)),
     )
     shared: dict[str, OneOf | Span] = {"train.batch_size": OneOf(batches)}
-    if "anchor" in recipe.objectives:
+    named = recipe.objectives
+    needs_anchor = bool(named) and "anchor" not in named and data.has_retention
+    if "anchor" in named or needs_anchor:
         shared[_ANCHOR] = Span(3, 300)
     if recipe.weight_interpolation is not None:
         shared["weight_interpolation.by_layer"] = OneOf((False, True))
-    return SearchSpace(own, {name: {**_keys(name, recipe, train_items), **shared} for name in names})
+    takes_classes = bool(named) and "class_captions" not in named and data.has_classes
+    return SearchSpace(
+        own,
+        {name: {**_keys(name, recipe, data.train_items), **shared} for name in names},
+        default_lines=(f"{_ANCHOR}={_ANCHOR_WEIGHT}",) if needs_anchor else (),
+        additions=(_CLASS_CAPTIONS,) if takes_classes else (),
+    )
 
 
 def check_strategies(recipe: Recipe, strategies: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from domainclip.pipelines.finetune_seeds import finetune_seeds
 from domainclip.pipelines.inputs import Inputs, load_inputs
 from domainclip.pipelines.tuning.options import TuneOptions
 from domainclip.pipelines.tuning.search import FIRST_STAGE, Search, require_optuna
-from domainclip.pipelines.tuning.search_space import SearchSpace, search_space
+from domainclip.pipelines.tuning.search_space import SearchSpace, TuningData, search_space
 from domainclip.pipelines.tuning.trials import Stage, TrialRunner, metric_that_decides, read_trial, with_base
 from domainclip.report import tuning_page, writer
 from domainclip.report.provenance import versions
@@ -41,9 +41,13 @@ def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: Tune
     options.say(*inputs.guesses)
     folder = folder or Path("tuning") / plain.name
     shared = [*changes, *_interpolation(plain, inputs, options.margin)]
-    items = len(inputs.train_items.items)
-    runner = TrialRunner(recipe, shared, folder / "trials", items, options.processes)
-    space = search_space(runner.load([]), options.strategies, items)
+    data = TuningData(
+        train_items=len(inputs.train_items.items),
+        has_classes=_has_classes(inputs),
+        has_retention=inputs.retention is not None,
+    )
+    runner = TrialRunner(recipe, shared, folder / "trials", data.train_items, options.processes)
+    space = search_space(runner.load([]), options.strategies, data)
     blank = Tuning(
         name=plain.name,
         corpus=inputs.corpus.card.name,
@@ -64,6 +68,11 @@ def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: Tune
             report = _measure(runner, chosen, folder, options)
             page = writer.write_tuning(folder, replace(tuning, final=report))
         return page
+
+
+def _has_classes(inputs: Inputs) -> bool:
+    classes = inputs.corpus.classes
+    return any(name in classes for labels in inputs.train_items.items["labels"] for name in labels)
 
 
 def _interpolation(recipe: Recipe, inputs: Inputs, margin: float) -> list[str]:
