@@ -108,7 +108,7 @@ def main() -> None:
     overrides = [word for word in sys.argv[1:] if word not in CORPORA]
     for name in named or CORPORA:
         run(name, overrides)
-    TARGET.write_text(page(RUNS), encoding="utf-8")
+    TARGET.write_text(page(RUNS, TARGET.read_text(encoding="utf-8")), encoding="utf-8")
     print(TARGET)
     frontier.main()
 
@@ -121,9 +121,9 @@ def run(name: str, overrides: list[str]) -> None:
     subprocess.run(command, check=False, env=os.environ | {"DOMAINCLIP_SECRET": "results"})
 
 
-def page(runs: Path) -> str:
-    """The page: what was found earlier, and each plan with its tables, where it has been run."""
-    return "\n".join([HEAD, *(_section(name, runs / name) for name in CORPORA)])
+def page(runs: Path, earlier: str = "") -> str:
+    """The page: each plan with its tables; one that has no run here is as on the earlier page."""
+    return "\n".join([HEAD, *(_section(name, runs / name, earlier) for name in CORPORA)])
 
 
 def _command(name: str) -> list[str]:
@@ -131,12 +131,15 @@ def _command(name: str) -> list[str]:
     return ["ablate", str(PLANS / f"{name}.yaml"), f"corpus.path={corpus}", f"base={base}"]
 
 
-def _section(name: str, folder: Path) -> str:
+def _section(name: str, folder: Path, earlier: str) -> str:
     """A plan, how to run it, and its tables: of the variants on validation, and of the chosen one on test."""
-    lines = [f"### {name.replace('_', ' ')}", "", f"    python benchmarks/ablations.py {name}", ""]
+    title = f"### {name.replace('_', ' ')}\n"
+    lines = [title, f"    python benchmarks/ablations.py {name}", ""]
     tables = [folder / file for file in ("ablation.md", "final.md")]
-    found = [_lower(file.read_text(encoding="utf-8")) for file in tables if file.is_file()]
-    return "\n".join([*lines, *(found or [NOT_MEASURED, ""])])
+    measured = [_lower(file.read_text(encoding="utf-8")) for file in tables if file.is_file()]
+    if not measured and (found := re.search(f"^{title}.*?(?=^### |\\Z)", earlier, re.DOTALL | re.MULTILINE)):
+        return found[0].rstrip("\n") + "\n"
+    return "\n".join([*lines, *(measured or [NOT_MEASURED, ""])])
 
 
 def _lower(text: str) -> str:

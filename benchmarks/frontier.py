@@ -52,11 +52,12 @@ class Mark:
 
 
 def main() -> None:
-    """Write the figure of all plans that have been measured."""
+    """Write the figure, if the runs of all plans are here; else that of an earlier machine stays."""
     measured = {name: RUNS / name / "final.json" for name in PLANS}
-    panels = {
-        PLANS[name]: marks(json.loads(file.read_text())) for name, file in measured.items() if file.is_file()
-    }
+    if missing := [name for name, file in measured.items() if not file.is_file()]:
+        print(f"{TARGET} stays: no runs of {', '.join(missing)} here")
+        return
+    panels = {PLANS[name]: marks(json.loads(file.read_text())) for name, file in measured.items()}
     TARGET.write_text(figure(panels), encoding="utf-8")
     print(TARGET)
 

@@ -4,8 +4,10 @@
     python benchmarks/leave_one_source_out.py --variants plain "built-in recipe" --seeds 0
 
 Every source of the medical corpus in turn is the test split (`corpus.splits.by=source`), and each variant
-is trained on the others. Corpora and weights are not part of the project: DOMAINCLIP_SHARED names the folder
-that holds them (default ../shared), with corpora/medical/metadata.csv and weights/vit-tiny-clip.
+is trained on the others. The figures lie beside the page, in leave_one_source_out.csv: a cell stays there
+until runs with as many seeds replace it. Corpora and weights are not part of the project: DOMAINCLIP_SHARED
+names the folder that holds them (default ../shared), with corpora/medical/metadata.csv and
+weights/vit-tiny-clip.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
 RUNS = Path(os.environ.get("DOMAINCLIP_SOURCES", "build/leave_one_source_out"))
 TARGET = Path("docs/results/leave_one_source_out.md")
+FIGURES = TARGET.with_suffix(".csv")
 SOURCE, LABEL, PATIENT = "source_repo", "label", "group_id"  # columns of the corpus
 FINDINGS = ("COVID-19", "Pneumonia", "No Finding")
 MIN_PATIENTS = 10  # with a finding, and without it: fewer have no AUROC, as in the probe `sources`
@@ -147,9 +150,16 @@ def main() -> None:
             for variant in arguments.variants:
                 for seed in arguments.seeds:
                     run(source.place, variant, seed)
-                TARGET.write_text(page(sources, RUNS), encoding="utf-8")
-    TARGET.write_text(page(sources, RUNS), encoding="utf-8")
+                write(sources)
+    write(sources)
     print(TARGET)
+
+
+def write(sources: Sequence[Source]) -> None:
+    """Write the figures and the page, with every run that there is here."""
+    figures = updated(read_figures(FIGURES), measured_here(sources, RUNS))
+    write_figures(FIGURES, figures)
+    TARGET.write_text(page(sources, figures), encoding="utf-8")
 
 
 def read_sources(table: Path) -> list[Source]:
@@ -237,11 +247,74 @@ def mean_row(rows: Sequence[Row]) -> Row:
     return Row(base, adapted, difference, difference - 1.96 * error, difference + 1.96 * error, p)
 
 
-def page(sources: Sequence[Source], runs: Path) -> str:
-    """The page, with every run that there is."""
+@dataclass(frozen=True)
+class Cell:
+    """A variant on one held-out source."""
+
+    seeds: tuple[int, ...]
+    row: Row
+    general: float | None  # change of the accuracy on general photos
+
+
+Figures = dict[tuple[int, str], Cell]  # by the place of the source and the variant
+_COLUMNS = ("source", "variant", "seeds", "base", "adapted", "difference", "low", "high", "p", "general")
+
+
+def measured_here(sources: Sequence[Source], runs: Path) -> Figures:
+    """The cells of the runs in a folder."""
+    cells: Figures = {}
+    for source in sources:
+        for variant in VARIANTS:
+            results = results_of(runs, source.place, variant)
+            row = row_of(results, "sources", "test", "auroc_within_sources")
+            general = row_of(results, "zero_shot", "general", "accuracy")
+            if row is not None:
+                cells[source.place, variant] = Cell(
+                    tuple(sorted(results)), row, None if general is None else general.difference
+                )
+    return cells
+
+
+def updated(earlier: Figures, here: Figures) -> Figures:
+    """The earlier cells, each replaced by one with as many seeds or more."""
+    new = {
+        k: cell for k, cell in here.items() if k not in earlier or len(cell.seeds) >= len(earlier[k].seeds)
+    }
+    return earlier | new
+
+
+def read_figures(file: Path) -> Figures:
+    """The cells of the table; none without it."""
+    cells: Figures = {}
+    if file.is_file():
+        with file.open(encoding="utf-8", newline="") as lines:
+            for line in csv.DictReader(lines):
+                row = Row(*(float(line[name]) for name in _COLUMNS[3:9]))
+                seeds = tuple(map(int, line["seeds"].split()))
+                general = float(line["general"]) if line["general"] else None
+                cells[int(line["source"]), line["variant"]] = Cell(seeds, row, general)
+    return cells
+
+
+def write_figures(file: Path, figures: Figures) -> None:
+    """The table of all cells, in the order of the page."""
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for (place, variant), cell in sorted(
+            figures.items(), key=lambda i: (i[0][0], [*VARIANTS].index(i[0][1]))
+        ):
+            row = cell.row
+            values = [f"{value:.6g}" for value in (*_values(row), row.p)]
+            general = "" if cell.general is None else f"{cell.general:.6g}"
+            writer.writerow([place, variant, " ".join(map(str, cell.seeds)), *values, general])
+
+
+def page(sources: Sequence[Source], figures: Figures) -> str:
+    """The page, with every cell that is measured."""
     measured = [source for source in sources if source.findings]
     left_out = [source for source in sources if not source.findings]
-    return "\n".join([HEAD, *_sources(measured, left_out), *_table(measured, runs)])
+    return "\n".join([HEAD, *_sources(measured, left_out), *_table(measured, figures)])
 
 
 def _values(row: Row) -> tuple[float, ...]:
@@ -258,23 +331,21 @@ def _sources(measured: Sequence[Source], left_out: Sequence[Source]) -> Iterator
     yield ""
 
 
-def _table(sources: Sequence[Source], runs: Path) -> Iterator[str]:
-    """The macro AUROC of all variants on each source; then general accuracy, mean over the runs."""
+def _table(sources: Sequence[Source], figures: Figures) -> Iterator[str]:
+    """The macro AUROC of all variants on each source; then general accuracy, mean over the sources."""
     head = [f"source {source.place}" for source in sources]
     yield "| variant | " + " | ".join(head) + " | mean | retention: accuracy |"
     yield "|---|" + "--:|" * (len(head) + 2)
     bases: dict[int, float] = {}
     lines = []
     for variant in VARIANTS:
-        results = [results_of(runs, source.place, variant) for source in sources]
-        rows = [row_of(r, "sources", "test", "auroc_within_sources") for r in results]
-        bases |= {source.place: row.base for source, row in zip(sources, rows, strict=True) if row}
-        complete = [row for row in rows if row is not None]
-        general = [row_of(r, "zero_shot", "general", "accuracy") for r in results]
-        kept = [row for row in general if row is not None]
-        cells = [row.cell() if row else "not measured" for row in rows]
-        cells.append(mean_row(complete).cell() if len(complete) == len(rows) else "not measured")
-        cells.append(f"{sum(row.difference for row in kept) / len(kept):+.3f}" if kept else "not measured")
+        of_variant = [figures.get((source.place, variant)) for source in sources]
+        bases |= {s.place: cell.row.base for s, cell in zip(sources, of_variant, strict=True) if cell}
+        complete = [cell.row for cell in of_variant if cell is not None]
+        general = [cell.general for cell in of_variant if cell is not None and cell.general is not None]
+        cells = [cell.row.cell() if cell else "not measured" for cell in of_variant]
+        cells.append(mean_row(complete).cell() if len(complete) == len(sources) else "not measured")
+        cells.append(f"{sum(general) / len(general):+.3f}" if general else "not measured")
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     base = [f"{bases[source.place]:.3f}" if source.place in bases else "not measured" for source in sources]
     known = [bases[source.place] for source in sources if source.place in bases]

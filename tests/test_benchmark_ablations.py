@@ -25,6 +25,9 @@ def test_the_page_has_every_plan_with_the_tables_that_there_are(tmp_path: Path) 
     of_plan = page[page.index("### astronomy\n") : page.index("### art paintings\n")]
     assert "\n#### astronomy: 10 variants\n\n##### Choice\n" in of_plan
     assert of_plan.index("10 variants") < of_plan.index("#### astronomy, chosen variant")
+    # Another machine has none of these runs, and the page keeps their tables; a new run replaces them.
+    assert ablations.page(tmp_path / "none", page) == page
+    assert ablations.page(tmp_path, bare) == page
 
 
 def test_a_plan_is_chosen_on_validation_and_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

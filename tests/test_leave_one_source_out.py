@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_the_mean_over_sources_by_hand() -> None:
 
 def test_a_page_has_what_is_measured_and_names_what_is_not(tmp_path: Path) -> None:
     sources = page.read_sources(_table(tmp_path))
-    bare = page.page(sources, tmp_path)
+    bare = page.page(sources, {})
     assert "| 1 | 30 COVID-19, 9 Pneumonia | not measurable |" in bare
     for seed, value in ((0, 0.6), (1, 0.8)):
         folder = page.folder_of(tmp_path, 2, "within source", seed)
@@ -49,10 +50,19 @@ def test_a_page_has_what_is_measured_and_names_what_is_not(tmp_path: Path) -> No
         (folder / "results.json").write_text(json.dumps({"results": [measured]}))
     cell = "**0.700** (+0.200; +0.100 to +0.300; p 0.020)"
     mean = "**0.700** (+0.200; +0.100 to +0.300; p < 0.001)"
-    lines = page.page(sources, tmp_path).splitlines()
+    figures = page.measured_here(sources, tmp_path)
+    lines = page.page(sources, figures).splitlines()
     assert f"| within source | {cell} | {mean} | not measured |" in lines
     assert "| plain | not measured | not measured | not measured |" in lines
     assert "| base | 0.500 | 0.500 | |" in lines
+    # Another machine has none of these runs: the figures are those of the table, until as many seeds replace them.
+    page.write_figures(tmp_path / "figures.csv", figures)
+    earlier = page.read_figures(tmp_path / "figures.csv")
+    assert page.page(sources, earlier).splitlines() == lines
+    (cell,) = earlier.values()
+    fewer = {(2, "within source"): replace(cell, seeds=(0,)), (2, "plain"): cell}
+    assert page.updated(earlier, fewer) == earlier | {(2, "plain"): cell}
+    assert page.updated(earlier, {(2, "within source"): replace(cell, seeds=(5, 6))}) != earlier
 
 
 def test_every_command_is_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
