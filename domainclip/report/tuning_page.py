@@ -66,7 +66,8 @@ def trial_line(trial: TrialResult, tuning: Tuning) -> str:
     start = f"trial {trial.number}: {_overrides(trial)}"
     if trial.error:
         return f"{start}: failed: {trial.error}"
-    retention = "" if trial.retention is None else f", retention set {_signed(trial.retention)}"
+    change = trial.change_in_general
+    retention = "" if change is None else f", retention set {phrasing.signed(change)}"
     stopped = "; stopped after a third of its epochs" if trial.state == "stopped early" else ""
     value = phrasing.number(trial.value, tuning.unit)
     return f"{start}: {value} ({_signed(trial.gain)}{retention}){stopped}"
@@ -97,8 +98,7 @@ def _choice(tuning: Tuning) -> Iterator[str]:
         ahead = _gain(chosen) - _gain(recipe)
         yield f"The recipe as it is: {phrasing.number(recipe.value, tuning.unit)}, {ahead:.3f} less."
     if chosen.retention is not None:
-        change = f"{_signed(chosen.retention)} ({_span(chosen.retention)})"
-        yield f"The same metric on the retention set: {change}."
+        yield f"The same metric on the retention set: {_signed(chosen.retention)} ({_in_general(chosen)})."
     yield (
         f"The best of {len(tuning.trials)} trials looks better on the split that chose it than it is: the "
         "test split has the result."
@@ -113,7 +113,7 @@ def _line(trial: TrialResult, tuning: Tuning, chosen: TrialResult | None) -> Lin
         gain="–" if trial.gain is None else _signed(trial.gain),
         span="" if trial.gain is None else _span(trial.gain),
         retention="–" if trial.retention is None else _signed(trial.retention),
-        retention_span="" if trial.retention is None else _span(trial.retention),
+        retention_span=_in_general(trial),
         alpha="–" if trial.alpha is None else f"{trial.alpha:g}",
         state=trial.state,
         chosen=trial is chosen,
@@ -143,7 +143,16 @@ def _gain(trial: TrialResult) -> float:
 
 
 def _kept(trial: TrialResult) -> float:
-    return trial.retention.value if trial.retention is not None else -math.inf
+    change = trial.change_in_general
+    return -math.inf if change is None else change
+
+
+def _in_general(trial: TrialResult) -> str:
+    """The interval of the change on the one half of the retention set, and the change on both."""
+    if trial.retention is None or trial.change_in_general is None:
+        return ""
+    both = "" if trial.selecting is None else f"; both halves {phrasing.signed(trial.change_in_general)}"
+    return f"{_span(trial.retention)}{both}"
 
 
 def _signed(change: Estimate | None) -> str:

@@ -21,21 +21,29 @@ class TrialResult:
     state: State
     value: float | None = None  # of the metric that decides
     gain: Estimate | None = None  # over the base; positive is better, whatever the metric
-    # The same on the half of the retention set on which α is not selected; it only rules trials out.
+    # The same on the half of the retention set on which α is not selected, and on the other half; together
+    # they rule trials out.
     retention: Estimate | None = None
+    selecting: float | None = None
     alpha: float | None = None  # of weight interpolation; 0: the trial has the weights of the base
     seconds: float = 0.0
     error: str = ""
 
     def loses_more_than(self, margin: float | None) -> bool:
-        """Whether it has lost more than the margin there; without one, or without that set, no trial has.
+        """Whether the whole retention set has lost more than the margin; without one, no trial has.
 
-        α is selected on few items, and the largest gain of many trials is that of the one whose items were
-        the luckiest: the other half shows what it has really lost.
+        α is selected on one half, and the largest gain of many trials is that of the one whose items were the
+        luckiest: so the other half counts as well. Either alone is half as precise.
         """
-        if margin is None or self.retention is None:
-            return False
-        return -self.retention.value > margin + 1e-12
+        change = self.change_in_general
+        return margin is not None and change is not None and -change > margin + 1e-12
+
+    @property
+    def change_in_general(self) -> float | None:
+        """The change on the whole retention set: the mean of its halves, which are equally large."""
+        if self.retention is None or self.selecting is None:
+            return None if self.retention is None else self.retention.value
+        return (self.retention.value + self.selecting) / 2
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,8 @@ class TrialFile(Strict):
     state: State
     value: float | None
     gain: Interval | None
-    retention: Interval | None
+    retention: Interval | None  # on the half that did not select α
+    selecting: float | None  # on the half that did
     alpha: float | None
     seconds: float
     error: str
@@ -122,6 +131,7 @@ def to_file(tuning: Tuning) -> TuningFile:
                 value=finite(trial.value),
                 gain=None if trial.gain is None else interval(trial.gain),
                 retention=None if trial.retention is None else interval(trial.retention),
+                selecting=trial.selecting,
                 alpha=trial.alpha,
                 seconds=trial.seconds,
                 error=trial.error,

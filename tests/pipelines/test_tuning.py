@@ -27,7 +27,7 @@ from tests import conftest
 from tests.support.runs_in_process import runs_in_process
 
 SPACE = SearchSpace("full", {"full": {"train.learning_rate": Span(1e-6, 1e-2), "train.epochs": OneOf((2,))}})
-FIRST = Stage(TrialResult(0, [], "complete", 0.5, Estimate(-1.0, -1.0, -1.0)), 200.0)
+FIRST = Stage(TrialResult(0, [], "complete", 0.5, Estimate(-1.0, -1.0, -1.0), seconds=200.0), 200.0, 200.0)
 
 
 def _rate(lines: Sequence[str]) -> float:
@@ -38,7 +38,8 @@ def _rate(lines: Sequence[str]) -> float:
 def _best_at_a_thousandth(number: int, lines: Sequence[str], share: float) -> Stage:
     """A trial that trains nothing: the nearer the rate to 10⁻³, the better; 10 seconds a stage."""
     gain = share * (1 - abs(math.log10(_rate(lines)) + 3) / 4)
-    return Stage(TrialResult(number, lines, "complete", gain, Estimate(gain, gain, gain)), 10.0)
+    result = TrialResult(number, lines, "complete", gain, Estimate(gain, gain, gain), seconds=10.0)
+    return Stage(result, 10.0, 10.0)
 
 
 def _work(lines: Sequence[str]) -> Work:
@@ -85,18 +86,18 @@ def test_a_budget_leaves_time_for_what_follows() -> None:
     assert not Budget(3, None).has_trial(3)
 
 
-def test_costs_are_those_of_stages_that_were_as_long() -> None:
+def test_costs_are_training_by_epochs_and_the_least_of_the_rest() -> None:
     costs = Costs()
     assert costs.predict(Work("lora", 3)) is None
-    costs.add(Work("lora", 1), 40.0)
-    costs.add(Work("lora", 2), 60.0)
-    costs.add(Work("full", 1), 500.0)
-    assert costs.predict(Work("lora", 1)) == 40
-    assert costs.predict(Work("lora", 1.5)) == 60
-    assert costs.predict(Work("lora", 6)) == 180  # in proportion to the longest
+    costs.add(Work("lora", 1), 100.0, 40.0)  # 40 s a pass, and 60 s of which a part is encoded once
+    assert costs.predict(Work("lora", 3)) == 180
+    costs.add(Work("lora", 2), 110.0, 90.0)  # 45 s a pass, and 20 s
+    costs.add(Work("full", 1), 500.0, 500.0)
+    assert costs.predict(Work("lora", 1)) == 65
+    assert costs.predict(Work("lora", 6)) == 290
     # A strategy that was not tried costs what a cheaper one does; of a cheaper one nothing is known.
     only = Costs()
-    only.add(Work("lora", 2), 60.0)
+    only.add(Work("lora", 2), 60.0, 60.0)
     assert only.predict(Work("full", 4)) == 120
     assert only.predict(Work("locked_image", 4)) is None
     assert only.predict(Work("two_stage", 4)) is None
@@ -108,7 +109,8 @@ TWO = SearchSpace("full", {**SPACE.by_strategy, "lora": SPACE.by_strategy["full"
 def _lora_is_cheap(number: int, lines: Sequence[str], share: float) -> Stage:
     """Full learns less; 300 seconds an epoch of full, 3 of lora."""
     stage = _best_at_a_thousandth(number, lines, share)
-    return replace(stage, seconds=(3 if "strategy=lora" in lines else 300) * 2 * share)
+    seconds = (3 if "strategy=lora" in lines else 300) * 2 * share
+    return Stage(replace(stage.result, seconds=seconds), seconds, seconds)
 
 
 def test_within_a_time_each_strategy_comes_first_and_what_fits_is_tried() -> None:
@@ -150,6 +152,49 @@ def test_a_strategy_that_cannot_fit_is_left_out_unseen() -> None:
     assert results[0].state == "stopped early"
 
 
+@pytest.mark.parametrize("helps", [True, False])
+def test_an_addition_is_in_all_that_follows_only_if_it_gains(helps: bool) -> None:
+    added = "objectives.class_captions={}"
+    space = replace(SPACE, additions=(added,))
+
+    def more(number: int, lines: Sequence[str], share: float) -> Stage:
+        stage = _best_at_a_thousandth(number, lines, share)
+        change = (0.1 if helps else -0.1) if added in lines else 0.0
+        assert stage.result.gain is not None
+        gain = stage.result.gain.value + change
+        return replace(stage, result=replace(stage.result, gain=Estimate(gain, gain, gain)))
+
+    search = Search(space, 0, more, _work, Budget(8, None, 3))
+    results = [*search.trials(more(0, [], 1 / 3))]
+    assert results[1].overrides == [added]
+    assert all((added in trial.overrides) == helps for trial in results[2:])
+    assert [trial.state for trial in results[:2]] == ["complete", "complete" if helps else "stopped early"]
+
+
+def test_a_recipe_is_given_an_anchor_and_class_captions_where_they_make_sense(recipe_file: Path) -> None:
+    recipe = loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}}"])
+    space = search_space(recipe, [], TuningData(300, has_classes=True, has_retention=True))
+    assert space.additions == ("objectives.class_captions={}",)
+    locked, _ = space.defaults()
+    assert locked[-1] == "objectives.anchor.weight=100"
+    assert "objectives.anchor.weight=30.0" in space.draw(_First())
+    fixed = space.with_fixed(space.additions[0])
+    drawn = fixed.draw(_First())
+    assert list(loading.load_recipe(str(recipe_file), ["objectives=contrastive", *drawn]).objectives) == [
+        "contrastive",
+        "class_captions",
+        "anchor",
+    ]
+    # Neither where the recipe has them, nor where nothing is measured or named, nor of the family's own loss.
+    own = loading.load_recipe(str(recipe_file), ["objectives={class_captions: {}, anchor: {weight: 7}}"])
+    assert search_space(own, [], TuningData(300, True, True)).additions == ()
+    assert search_space(own, [], TuningData(300, True, True)).default_lines == ()
+    bare = search_space(recipe, [], TuningData(300))
+    assert (bare.additions, bare.default_lines) == ((), ())
+    family = loading.load_recipe(str(recipe_file), ["objectives={}"])
+    assert search_space(family, [], TuningData(300, True, True)).additions == ()
+
+
 def test_a_trial_that_forgets_is_not_promoted_and_what_follows_avoids_it() -> None:
     """The larger the rate, the larger the gain; above 10⁻³ half of the retention set is forgotten."""
 
@@ -160,7 +205,7 @@ def test_a_trial_that_forgets_is_not_promoted_and_what_follows_avoids_it() -> No
         result = TrialResult(
             number, lines, "complete", gain, Estimate(gain, gain, gain), Estimate(lost, lost, lost)
         )
-        return Stage(result, 10.0)
+        return Stage(result, 10.0, 10.0)
 
     counts = []
     for margin in (0.01, None):
@@ -209,7 +254,7 @@ def test_the_space_fits_recipe_and_corpus(recipe_file: Path) -> None:
     ]
     anchored = loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}, anchor: {weight: 50}}"])
     (lora,) = search_space(anchored, ["lora"], TuningData(20)).by_strategy.values()
-    assert lora["objectives.anchor.weight"] == Span(3, 300)
+    assert lora["objectives.anchor.weight"] == Span(30, 1000)
     assert lora["train.batch_size"] == OneOf((20,))
     with pytest.raises(RecipeError, match=r"--strategy: lorra: .*did you mean .lora"):
         search_space(recipe, ["lorra"], TuningData(300))
@@ -247,6 +292,17 @@ def test_the_largest_gain_is_chosen_and_the_frontier_has_what_nothing_surpasses(
     )
 
 
+def test_both_halves_of_the_retention_set_rule_a_trial_out() -> None:
+    """-0.014 on the half that did not select alpha and +0.008 on the other: together -0.003."""
+    trial = replace(_trial(1, 0.3, -0.014), selecting=0.008)
+    assert trial.change_in_general == pytest.approx(-0.003)
+    assert not trial.loses_more_than(0.01)
+    assert trial.loses_more_than(0.002)
+    assert not trial.loses_more_than(None)
+    assert replace(trial, selecting=None).loses_more_than(0.01)
+    assert "−0.014 (−0.024 to −0.004; both halves −0.003)" in tuning_page.closing_lines(_tuning(trial))[1]
+
+
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return runs_in_process(monkeypatch)
@@ -273,7 +329,8 @@ def test_a_whole_search_chooses_on_validation_and_goes_on(
     results = json.loads((out / "tuning.json").read_text())
     assert [trial["number"] for trial in results["trials"]] == [0]
     assert results["metric"].startswith("zero_shot/validation/")
-    assert all(trial["retention"] is not None for trial in results["trials"])
+    halves = [(trial["retention"], trial["selecting"]) for trial in results["trials"]]
+    assert not any(half is None for trial in halves for half in trial)
     for run in (out / "trials").glob("squares-*/results.json"):
         assert {row["dataset"] for row in json.loads(run.read_text())["results"]} == {"validation", "general"}
     # Again with one more: nothing is trained twice, and the trials before are the same.

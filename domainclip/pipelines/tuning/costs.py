@@ -16,30 +16,38 @@ class Work:
     epochs: float
 
 
+@dataclass(frozen=True)
+class _Past:
+    """A stage that has ended."""
+
+    epochs: float
+    training: float  # seconds of its steps
+    rest: float  # of all else: the start, encoding, evaluation
+
+
 @dataclass
 class Costs:
     """The seconds of each stage so far, by strategy."""
 
-    _known: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    _past: dict[str, list[_Past]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, work: Work, seconds: float) -> None:
-        """Record a stage."""
-        self._known[work.strategy].append((work.epochs, seconds))
+    def add(self, work: Work, seconds: float, training: float) -> None:
+        """Record a stage of so many seconds, of which its steps took `training`."""
+        self._past[work.strategy].append(_Past(work.epochs, training, max(0.0, seconds - training)))
 
     def predict(self, work: Work) -> float | None:
         """Seconds; None where nothing is known of the strategy.
 
-        Those of the cheapest stage that was as long, or else of the longest in proportion to the epochs: too
-        many, since encoding and evaluation take as long for any number of epochs. Before its first stage, a
-        strategy is taken to cost what a cheaper one has cost.
+        Training in proportion to the epochs, by the longest stage; and the least that all else has taken,
+        since what one stage encodes lies in the cache for the next. Before its first stage, a strategy is
+        taken to cost what a cheaper one has cost.
         """
-        known = self._known.get(work.strategy)
-        if not known and work.strategy in COMMON:
+        past = self._past.get(work.strategy)
+        if not past and work.strategy in COMMON:
             cheaper = COMMON[: COMMON.index(work.strategy)]
-            less = [self.predict(replace(work, strategy=name)) for name in cheaper if name in self._known]
+            less = [self.predict(replace(work, strategy=name)) for name in cheaper if name in self._past]
             return max((seconds for seconds in less if seconds is not None), default=None)
-        if not known:
+        if not past:
             return None
-        as_long = [seconds for epochs, seconds in known if epochs >= work.epochs]
-        longest, seconds = max(known)
-        return min(as_long, default=seconds * work.epochs / longest)
+        longest = max(past, key=lambda stage: stage.epochs)
+        return longest.training * work.epochs / longest.epochs + min(stage.rest for stage in past)

@@ -110,7 +110,7 @@ class Search:
         return result
 
     def _try_addition(self, line: str) -> None:
-        """The best first stage again with an addition, which all trials that follow have if it gained more."""
+        """The best first stage again with an addition; if it gained more, all trials that follow have it."""
         best = next(iter(self._by_merit()), None)
         if best is None or not self.budget.has_trial(len(self.results)):
             return
@@ -149,11 +149,9 @@ class Search:
         self._spent += stage.seconds
         if stage.result.gain is not None:
             work = self.work_of(lines)
-            # A run that was complete took no time now: its results have the time that it had taken.
-            seconds = max(stage.seconds, stage.result.seconds)
-            self._costs.add(replace(work, epochs=work.epochs * share), seconds)
+            self._costs.add(replace(work, epochs=work.epochs * share), stage.whole, stage.result.seconds)
             if share == FIRST_STAGE:
-                self._firsts.append(_First(work.strategy, self._merit(stage.result), seconds))
+                self._firsts.append(_First(work.strategy, self._merit(stage.result), stage.whole))
         return replace(stage.result, overrides=lines)
 
     def _merit(self, result: TrialResult) -> float:

@@ -55,7 +55,7 @@ Keys = Mapping[str, OneOf | Span]
 _BATCHES = (32, 64, 128, 256)
 _SPACES: Mapping[str, Keys] = {
     "locked_image": {
-        "train.learning_rate": Span(1e-4, 2e-3),
+        "train.learning_rate": Span(5e-5, 1e-3),
         "train.epochs": OneOf((2, 5, 10, 20)),
     },
     "lora": {
@@ -135,7 +135,7 @@ def search_space(recipe: Recipe, strategies: Sequence[str], data: TuningData) ->
     named = recipe.objectives
     needs_anchor = bool(named) and "anchor" not in named and data.has_retention
     if "anchor" in named or needs_anchor:
-        shared[_ANCHOR] = Span(3, 300)
+        shared[_ANCHOR] = Span(30, 1000)
     if recipe.weight_interpolation is not None:
         shared["weight_interpolation.by_layer"] = OneOf((False, True))
     takes_classes = bool(named) and "class_captions" not in named and data.has_classes

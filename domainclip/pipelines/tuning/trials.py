@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from domainclip.components import build_components
 from domainclip.config import loading
@@ -34,6 +35,7 @@ class Stage:
 
     result: TrialResult
     seconds: float  # that it took now; 0 for a run that was complete
+    whole: float = 0.0  # that it took when it was run, evaluation included
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,28 @@ class TrialRunner:
             return Ended(run), 0.0
         begun = time.monotonic()
         (ended,) = runs.run_all([run], jobs=1, processes=self.processes, quiet=True, say=lambda _: None)
-        return ended, time.monotonic() - begun
+        seconds = time.monotonic() - begun
+        if not ended.error:  # for the costs of later trials, also when this command is repeated
+            self._whole(run).write_text(f"{seconds:.1f}\n", encoding="ascii")
+        return ended, seconds
+
+    def whole_seconds(self, run: Run) -> float:
+        """What a complete run took, evaluation included; 0 where that is unknown."""
+        file = self._whole(run)
+        return float(file.read_text(encoding="ascii")) if file.is_file() else 0.0
+
+    @staticmethod
+    def _whole(run: Run) -> Path:
+        return run.folder.with_suffix(".seconds")
 
     def run_stage(self, metric: str, number: int, lines: Sequence[str], epochs_share: float) -> Stage:
         """One stage of a trial, by the metric that decides."""
         try:
-            ended, seconds = self.finish(self.prepare(lines, epochs_share))
+            run = self.prepare(lines, epochs_share)
+            ended, seconds = self.finish(run)
         except RecipeError as error:  # overrides that do not fit this recipe
             return Stage(TrialResult(number, lines, "failed", error=str(error)), 0.0)
-        return Stage(read_trial(number, lines, ended, metric), seconds)
+        return Stage(read_trial(number, lines, ended, metric), seconds, self.whole_seconds(run))
 
 
 def metric_that_decides(run: Path, named: str) -> str:
@@ -139,9 +154,20 @@ def read_trial(number: int, lines: Sequence[str], ended: Ended, metric: str) -> 
         value=row.adapted.value,
         gain=_upward(row),
         retention=None if general is None else _upward(general),
+        selecting=_change_of_selecting_half(interpolation, row),
         alpha=interpolation.get("alpha"),
         seconds=float(results.run.get("seconds") or 0.0),
     )
+
+
+def _change_of_selecting_half(interpolation: Mapping[str, Any], row: Result) -> float | None:
+    """The change of the metric on the half of the retention set that selected α; positive is better."""
+    general = interpolation.get("general") or {}
+    same = interpolation.get("figure") == f"{row.probe} {row.metric}" and "floor" in interpolation
+    if not same or (chosen := general.get(str(interpolation.get("alpha")))) is None:
+        return None
+    change = float(chosen - general["0.0"])
+    return change if row.higher_is_better else -change
 
 
 def with_base(tuning: Tuning, run: Path, metric: str) -> Tuning:

@@ -104,7 +104,7 @@ def _search(
     tuning = with_base(blank, run.folder, metric)
     run_stage = partial(runner.run_stage, metric)
     search = Search(space, seed, run_stage, runner.work_of, options.budget, blank.margin, options.say)
-    for trial in search.trials(Stage(first, seconds)):
+    for trial in search.trials(Stage(first, seconds, runner.whole_seconds(run))):
         options.say(tuning_page.trial_line(trial, tuning))
     return replace(tuning, trials=search.results)
 
