@@ -25,7 +25,8 @@ SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
 RUNS = Path(os.environ.get("DOMAINCLIP_ABLATIONS", "build/ablations"))
 PLANS = Path(__file__).parent / "ablations"
 # …_seeds compare the built-in recipe with plain fine-tuning, …_objectives further objectives with the
-# contrastive one, both with three seeds; the others compare components of the built-in recipe.
+# contrastive one, both with three seeds; the others compare components of the built-in recipe, …_methods what
+# holds the base.
 CORPORA = {
     "art_paintings_seeds": "art",
     "astronomy_seeds": "astronomy",
@@ -36,6 +37,7 @@ CORPORA = {
     "medical_xray_objectives": "medical",
     "multilingual_objectives": "multilingual",
     "art_paintings_image_objectives": "art",
+    "art_paintings_methods": "art",
     "medical_xray": "medical",
     "astronomy": "astronomy",
     "art_paintings": "art",
@@ -58,7 +60,8 @@ trained at 5e-4 for ten epochs, the contrastive loss alone), three seeds each. T
 the image tower as well, train for five epochs at 5e-4 with the anchor, and add one objective at a time to the
 contrastive one, or replace it, with three seeds and no interpolation; *without the mask* takes every other
 text of a batch for wrong, also one that is right. Objectives that change the image tower are compared in the
-plan *image objectives*: LoRA, one epoch. The other plans have one seed.
+plan *image objectives*: LoRA, one epoch. The plan *methods* compares what holds the base, in the built-in
+recipe without its interpolation: the image tower learns in none of its variants. The other plans have one seed.
 
 ## Gain against forgetting
 
