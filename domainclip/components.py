@@ -163,7 +163,7 @@ class Components:
 
         Raises: RecipeError with the objective that reaches no weight of the saved model.
         """
-        if self.strategy.support is not None:
+        if not self.strategy.trains_weights:
             return []
         return self.objectives.check_reach(strategy, self.strategy.frozen_towers)
 

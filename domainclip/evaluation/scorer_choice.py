@@ -5,7 +5,7 @@ Shapes: n items, c classes, d embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ def choose_scorer(
     `images` (n, d) and `labels` (n, c) of 1, 0 and NaN are of the validation split, `scores` (n, c) those of
     the base for the classes of the scorers, in their order.
     """
-    measure = _macro_auroc if multi_label else _macro_recall
+    name, measure = selection_measure(multi_label)
     base = measure(np.round(scores, 6), labels)
     evidence = [scorer.evidence(images) for scorer in scorers]
     best, chosen = base, None
@@ -60,8 +60,12 @@ def choose_scorer(
             value = measure(np.round(scores + alpha * rows, 6), labels)
             if value > best + 1e-9:
                 best, chosen = value, scorer.weighted(alpha)
-    name = "macro AUROC" if multi_label else "macro recall"
     return ScorerChoice(chosen, f"{name} on validation", base, best, len(alphas) * len(scorers))
+
+
+def selection_measure(multi_label: bool) -> tuple[str, Callable[[np.ndarray, np.ndarray], float]]:
+    """What scores (n, c) with labels (n, c) are chosen by: its name, and the function."""
+    return ("macro AUROC", _macro_auroc) if multi_label else ("macro recall", _macro_recall)
 
 
 def _macro_recall(scores: np.ndarray, labels: np.ndarray) -> float:

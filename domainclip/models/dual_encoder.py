@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from domainclip.errors import ModelError
-from domainclip.models import frame_pooling, frozen_prefix, last_layer, token_embeddings
+from domainclip.models import frame_pooling, frozen_prefix, last_layer, layers, token_embeddings
 from domainclip.models.frame_pooling import FramePooling
 from domainclip.models.image_preprocessor import ImagePreprocessor
 from domainclip.models.layers import Modality
@@ -33,8 +33,9 @@ class DualEncoder(TrainableLayers):
     tokenizer_outputs: tuple[str, ...] | None = None  # which the text tower reads; None: all
     fixed_length: bool = False  # trained on padding, so padding changes the embedding
     zero_padding: bool = False  # behind a text stands the id 0, whatever the padding of the tokenizer
-    applies_lower_case: ClassVar[bool] = False  # honour `do_lower_case`, which the tokenizer itself ignores
+    applies_lower_case: bool = False  # honour `do_lower_case`, which the tokenizer itself ignores
     accepts_hidden_states: tuple[Modality, ...] = ("image", "text")  # of `frozen_hidden_states`
+    can_be_trained: ClassVar[bool] = True
 
     trained_from: tuple[str, ...] = ()  # the bases that this one was adapted from, the last one first
     mean: Tensor
@@ -61,7 +62,7 @@ class DualEncoder(TrainableLayers):
         self.hf_image_processor = processor
         self.image_preprocessor = ImagePreprocessor.of(processor, f'base "{base}"')
         self.image_size = self.image_preprocessor.size
-        self.width: int = _width(hf_model.config)
+        self.width = layers.embedding_width(hf_model.config)
         # A checkpoint above the usual bound retains its own scale, or its first step would change it.
         self.max_log_scale = max(math.log(100), self._log_scale().item())
         self.register_buffer("mean", torch.tensor(self.image_preprocessor.mean), persistent=False)
@@ -283,11 +284,6 @@ class DualEncoder(TrainableLayers):
         # Some models hold it as a scalar, some as a one-element vector.
         log_scale: Tensor = self.hf_base.logit_scale
         return log_scale.float().reshape(())
-
-
-def _width(config: Any) -> int:
-    text = config.text_config
-    return int(getattr(config, "projection_dim", None) or getattr(text, "projection_size", text.hidden_size))
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -20,6 +20,12 @@ KINDS = ("attention", "attention+mlp")
 _OF_TIMM = ("trunk.stages", "trunk.blocks", "trunk.layers")
 
 
+def embedding_width(config: Any) -> int:
+    """The width of the embeddings of a dual encoder, by its config."""
+    text = config.text_config
+    return int(getattr(config, "projection_dim", None) or getattr(text, "projection_size", text.hidden_size))
+
+
 def depth(tower: nn.Module) -> int:
     """Number of layers of the tower."""
     return len(layer_stack(tower)[1])

@@ -72,7 +72,7 @@ def _load_plain(base: str, folder: Path, commit: str | None) -> DualEncoder:
         with _reading(base, "model"):
             parts = load_parts(base, folder, commit)
         parts.hf_model.name_or_path = parts.hf_model.config.name_or_path = base
-        return _family_class(_stem(parts.hf_model.config.model_type))(*parts, base, commit).eval()
+        return family_class(parts.hf_model.config.model_type)(*parts, base, commit).eval()
     family = _family(base, folder)
     # Without its files, transformers makes up an empty tokenizer.
     hint = folder_checks.missing_tokenizer(folder)
@@ -152,14 +152,16 @@ def _family(base: str, folder: Path) -> type[DualEncoder]:
     if stem not in families():
         hint = did_you_mean(stem, families())
         raise ModelError(f'base "{base}": the model type "{config["model_type"]}" is not supported; {hint}')
-    return _family_class(stem)
+    return family_class(stem)
 
 
 def _stem(model_type: str) -> str:
     return model_type.replace("-", "_")
 
 
-def _family_class(stem: str) -> type[DualEncoder]:
+def family_class(model_type: str) -> type[DualEncoder]:
+    """The class of a model type of transformers that is supported."""
+    stem = _stem(model_type)
     module = importlib.import_module(f"domainclip.models.families.{stem}")
     family: type[DualEncoder] = getattr(module, "".join(word.capitalize() for word in stem.split("_")))
     return family

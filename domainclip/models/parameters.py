@@ -22,6 +22,7 @@ PREFIXES = {
     "logit_scale": "scale",
     "logit_bias": "bias",
 }
+_MEMBER = re.compile(r"^members\.\d+\.")  # of an ensemble, whose members name their weights likewise
 # Prefix of the names of weights that belong to objectives: they have a rate of their own, and are not saved.
 OBJECTIVE_WEIGHTS = "extra/objectives."
 POOLING = "image_pooling."  # prefix of such weights in `DualEncoder.added_modules`
@@ -38,7 +39,8 @@ _NOT_NUMERICAL = ("dtype", "torch_dtype", "transformers_version", "_name_or_path
 def parameter_name(name: str) -> str:
     """modality/name, the same with and without an adapter around the model."""
     name = name.removeprefix("base_model.model.")
-    return f"{PREFIXES.get(name.split('.')[0], 'other')}/{name}"
+    first = _MEMBER.sub("", name).split(".")[0]
+    return f"{PREFIXES.get(first, 'other')}/{name}"
 
 
 def added_parameter_name(name: str) -> str:

@@ -8,6 +8,7 @@ from domainclip.config.recipe import Recipe
 from domainclip.evaluation.evaluate import evaluate_pair
 from domainclip.pipelines.baseline import measure_baseline, reload_base
 from domainclip.pipelines.class_scorer import fit_class_scorer
+from domainclip.pipelines.ensemble_shares import fit_shares
 from domainclip.pipelines.finetune_seeds import finetune_seeds
 from domainclip.pipelines.inputs import load_inputs
 from domainclip.pipelines.open_run import open_run
@@ -41,6 +42,7 @@ def finetune(recipe: Recipe, options: RunOptions) -> Path | None:
         adapted = interpolate_weights(trained, protocol, baseline.selection_metric)
         adapted = remove_source(adapted, inputs, protocol, run)
         adapted = fit_class_scorer(adapted, inputs, run)
+        adapted = fit_shares(adapted, inputs, protocol, run)
         save_adapted_model(adapted.model, run.folder)
         base = reload_base(inputs, protocol, run)
         evaluation = evaluate_pair(base, adapted.encoder, protocol)

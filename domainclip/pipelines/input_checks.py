@@ -72,9 +72,13 @@ def check_training(
     warnings: list[str] = []
     name, strategy = next(iter(recipe.strategy)), components.strategy
     check_support(name, strategy.support, corpus)
-    if strategy.support is not None:
+    if not strategy.trains_weights:
         check_no_training(recipe, name)
         return warnings
+    if not model.can_be_trained:
+        raise RecipeError(
+            f"base: {recipe.base.path} is an ensemble, whose weights are not trained: name one of its members"
+        )
     limit = components.strategy.max_learning_rate
     if limit is not None and learning_rate > limit:
         warnings.append(

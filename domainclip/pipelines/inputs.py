@@ -11,6 +11,7 @@ from domainclip.config.recipe import Recipe
 from domainclip.data.cards import load_card
 from domainclip.data.checks.findings import Finding, leak_messages, refuse_errors
 from domainclip.data.corpus import Corpus, build_reader, load_corpus
+from domainclip.evaluation import contamination
 from domainclip.evaluation.base import Probe
 from domainclip.evaluation.contamination import TrainingRecord, record_corpora
 from domainclip.models.dual_encoder import DualEncoder
@@ -147,11 +148,13 @@ def _with_further_data(inputs: Inputs) -> Inputs:
     mixed = load_mixed(recipe, corpus, retention)
     images = load_anchor_images(recipe, inputs.objectives, corpus, retention)
     corpora = [corpus, *(each.corpus for each in mixed)]
+    trained = record_corpora(recipe.base.path, corpora, images.digests if images else ())
+    joined = [contamination.load(name) for name in inputs.components.strategy.joined_models]
     return replace(
         inputs,
         corpus=with_notes(corpus, mixed),
         mixed=mixed,
         anchor_images=images,
         anchor_captions=load_anchor_captions(recipe, inputs.objectives, corpus, retention),
-        training_record=record_corpora(recipe.base.path, corpora, images.digests if images else ()),
+        training_record=contamination.join([known for known in (trained, *joined) if known is not None]),
     )

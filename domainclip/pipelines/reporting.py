@@ -128,6 +128,8 @@ def run_facts(adapted: AdaptedModel, folder: Path) -> RunFacts:
         facts |= removed.facts()
     if adapted.scorer is not None:
         facts |= adapted.scorer.facts()
+    if adapted.shares is not None:
+        facts |= adapted.shares.facts()
     if setup.settings.micro_batch_size == "auto":
         facts["micro_batch_size"] = trained.micro_batch_size or "all"
     if setup.settings.final_weights == "best":

@@ -63,7 +63,7 @@ def make_setup(
     stages = inputs.components.strategy.stages(model)
     factors = max_learning_rates(stages)
     strategy = next(iter(recipe.strategy))
-    trains = inputs.components.strategy.support is None
+    trains = inputs.components.strategy.trains_weights
     if trains and not any(factor > 0 for factor in factors.values()):
         raise RecipeError(f"strategy.{strategy}: with these options no weight learns")
     if recipe.weight_interpolation is not None and not len(corpus.splits["validation"]):

@@ -86,7 +86,7 @@ class Blocks:
 
 def blocks(use: ModelUse, base: str | None, revision: str | None) -> Blocks:
     """The code that uses the model; `base` is the model on the Hub that an adapter is loaded onto."""
-    if use.family == "open_clip" or use.only_domainclip:  # transformers has no class for it
+    if use.family in ("open_clip", "clip_ensemble") or use.only_domainclip:  # transformers has no class
         return Blocks("domainclip", "\n".join(_with_domainclip(use)), "", "")
     loaded = [*_imports(use), "", f"repo = {_text(REPO)}", *_loading(use, base, revision), ""]
     return Blocks(

@@ -76,7 +76,7 @@ class Strategy(Component, ABC):
 
     A run calls `requirements`, `with_classes` and `build_model` while it loads its inputs, and `stages` once,
     when the base has been measured. One that names `support` trains no weight of the model: `class_scorers`
-    is then called in the place of the training.
+    is then called in the place of the training. Neither does an ensemble, of which `shares` are chosen.
     """
 
     default_learning_rate: ClassVar[float] = 1e-5
@@ -92,8 +92,23 @@ class Strategy(Component, ABC):
 
     @property
     def support(self) -> SupportNeeds | None:
-        """What `class_scorers` needs; None, the default: weights are trained."""
+        """What `class_scorers` needs; None, the default: there are none."""
         return None
+
+    @property
+    def trains_weights(self) -> bool:
+        """Whether weights are trained; by default where no class scores are computed instead."""
+        return self.support is None
+
+    @property
+    def shares(self) -> Sequence[tuple[float, ...]]:
+        """The shares of an ensemble's members to choose among on the validation split; empty: none."""
+        return ()
+
+    @property
+    def joined_models(self) -> Sequence[str]:
+        """Names of the models beside the base whose weights become part of the model; by default none."""
+        return ()
 
     def class_scorers(self, support: Support) -> Sequence[EvidenceScorer]:
         """The scorers to choose among on the validation split, each at every α of `support`."""

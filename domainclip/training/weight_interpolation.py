@@ -24,6 +24,7 @@ from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.probe_runs import run_probes
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.scorer_choice import ScorerChoice
+from domainclip.evaluation.shares_choice import SharesChoice
 from domainclip.evaluation.statistics.aggregates import point_estimate
 from domainclip.evaluation.statistics.paired_error import paired_error
 from domainclip.evaluation.verdicts import ComparisonRow
@@ -61,6 +62,7 @@ class AdaptedModel:
     interpolation: InterpolationResult | None  # None where the recipe asks for none
     scorer: ScorerChoice | None = None  # of a strategy that trains no weight
     removed_source: RemovedSource | None = None  # where the recipe removes the source
+    shares: SharesChoice | None = None  # of the members of an ensemble
 
     @property
     def model(self) -> DualEncoder:

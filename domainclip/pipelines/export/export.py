@@ -61,7 +61,9 @@ def export(request: ExportRequest, report: Callable[[str], None] = lambda _: Non
 
 
 def _joined_refusal(form: ExportForm, source: ExportSource) -> str:
-    """Two joined towers of open_clip have a class in no other library, and those of CONCH in none."""
+    """No other library has a class for an ensemble, or for joined towers of open_clip; none for CONCH."""
+    if source.model.family == "clip_ensemble":
+        return "several models as one, which no other library has: export its members, or use the run itself"
     if source.model.family != "open_clip":
         return ""
     if source.model.hf_base.config.layout == "conch":
