@@ -45,6 +45,7 @@ WHOLE_RUNS = {
     *("strategies/test_multi_frame.py", "strategies/test_replace_text_tower.py"),
     *("strategies/test_prompt_learning.py", "strategies/test_exact_steps.py"),
     *("strategies/test_training_free.py", "strategies/test_retrieval_fusion.py"),
+    "strategies/test_backbone_ensemble.py",
     *(
         "training/test_stages.py",
         "training/test_fsdp.py",

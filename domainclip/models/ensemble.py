@@ -135,7 +135,7 @@ def join_members(members: Sequence[DualEncoder]) -> EnsembleModel:
     """An ensemble with equal shares, which holds the transformers models of the members themselves."""
     hf_models = [member.hf_base for member in members]
     config = EnsembleConfig(
-        members=[model.config.to_dict() for model in hf_models],
+        members=[_public(model.config.to_dict()) for model in hf_models],
         member_family=members[0].family,
         has_bias=members[0].bias is not None,
     )
@@ -145,6 +145,11 @@ def join_members(members: Sequence[DualEncoder]) -> EnsembleModel:
         joined.members[number] = model
     joined.set_shares([1 / len(hf_models)] * len(hf_models))
     return joined
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the folder that a model was read from, which may name a person or a project."""
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path")}
 
 
 def _joined(rows: Sequence[Tensor], roots: Tensor) -> Tensor:

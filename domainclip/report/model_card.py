@@ -33,6 +33,8 @@ from domainclip.report.results_file import load as results_of
 from domainclip.report.strict_file import Interval
 from domainclip.report.usage import ModelUse
 
+# By family, where it is not transformers that has a class for the weights.
+_LIBRARIES = {"open_clip": "open_clip", "clip_ensemble": "domainclip"}
 _TASKS = {"zero_shot": "zero-shot-image-classification", "retrieval": "image-text-retrieval"}
 _PERSONS = {
     "none": "no personal identifiers",
@@ -100,7 +102,7 @@ def render(
         finalize=phrasing.markdown,
         keep_trailing_newline=True,
     )
-    front = strict_yaml.dump_yaml(_front(results, facts, use.adapter))
+    front = strict_yaml.dump_yaml(_front(results, facts, use))
     body = pages.get_template("card.md.j2").render(
         _sections(results, facts, use),
         phrasing=phrasing,
@@ -123,7 +125,7 @@ def run_recipe(run: Path) -> Recipe:
         raise RecipeError(f"{file}: {registry.format_validation_error(error, '')}") from None
 
 
-def _front(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, Any]:
+def _front(results: ResultsFile, facts: CardFacts, use: ModelUse) -> dict[str, Any]:
     """The front matter for the Hub; it has only validated names."""
     base = hub_id(facts.recipe.base.path)
     known = facts.license in LICENSES
@@ -131,10 +133,10 @@ def _front(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, A
         language=[code for code in facts.corpus.language if is_language(code)] or None,
         license=facts.license if known else "other",
         license_name=None if known else _slug(facts.license),
-        library_name="peft" if adapter else "transformers",
+        library_name="peft" if use.adapter else _LIBRARIES.get(use.family, "transformers"),
         pipeline_tag="zero-shot-image-classification",
         base_model=base,
-        base_model_relation=base and ("adapter" if adapter else "finetune"),
+        base_model_relation=base and _relation(use),
         datasets=[public] if (public := _public_corpus(facts)) else None,
         tags=["domainclip", "clip", _slug(next(iter(facts.recipe.strategy)))],
         model_name=_slug(facts.recipe.name),
@@ -143,6 +145,13 @@ def _front(results: ResultsFile, facts: CardFacts, adapter: bool) -> dict[str, A
     front: dict[str, Any] = data.to_dict()
     front.pop("model_name", None)  # not removed by the library if there are no results
     return front
+
+
+def _relation(use: ModelUse) -> str:
+    """How the weights follow from the base, by the Hub's terms."""
+    if use.adapter:
+        return "adapter"
+    return "merge" if use.family == "clip_ensemble" else "finetune"
 
 
 def _measured(results: ResultsFile, facts: CardFacts) -> Iterator[EvalResult]:

@@ -86,7 +86,13 @@ def test_a_run_is_no_worse_than_its_base_and_is_used_like_any_other(run: Path, c
     scores = model.similarity(images, ["a red square", "a blue square"])
     assert np.asarray(scores).shape == (4, 2)
     assert len(model.classify(images)) == 4
-    assert "domainclip" in (run / "README.md").read_text()
+    card = (run / "README.md").read_text()
+    assert "library_name: domainclip\n" in card
+    assert "domainclip.load_model" in card
+    # No folder of this machine is in what a push would send.
+    config = (run / "model" / "config.json").read_text()
+    assert str(run.parent) not in config
+    assert '"members"' in config
 
 
 def test_it_is_neither_trained_nor_exported(run: Path, base: Path, corpus: Path, tmp_path: Path) -> None:
