@@ -137,6 +137,24 @@ def test_within_a_time_each_strategy_comes_first_and_what_fits_is_tried() -> Non
     assert any("strategy=lora" not in trial.overrides for trial in longer[2:])
 
 
+def test_the_best_strategy_stays_when_it_is_expensive_and_gains_more_with_an_addition() -> None:
+    """Both first stages take a tenth of the time; the one with the addition gains more than the one without."""
+    added = "objectives.class_captions={}"
+
+    def more(number: int, lines: Sequence[str], share: float) -> Stage:
+        stage = _best_at_a_thousandth(number, lines, share)
+        assert stage.result.gain is not None
+        gain = stage.result.gain.value + (0.1 if added in lines else 0.0)
+        seconds = 100.0 if number < 2 else 20.0
+        changed = replace(stage.result, gain=Estimate(gain, gain, gain), seconds=0.0)
+        return Stage(changed, seconds, seconds)
+
+    search = Search(replace(SPACE, additions=(added,)), 0, more, _work, Budget(None, 1000, 3))
+    results = [*search.trials(more(0, [], 1 / 3))]
+    assert list(search.space.by_strategy) == ["full"]
+    assert len(results) > 5
+
+
 def test_a_strategy_that_cannot_fit_is_left_out_unseen() -> None:
     """Full costs no less than lora, which takes 200 s for a third of its epochs: 600 and three times that."""
     recipe_is_lora = replace(TWO, recipe_strategy="lora")

@@ -182,8 +182,10 @@ class Search:
         """Of the strategies with their defaults, keep the best, and those of which many trials fit."""
         if self.budget.seconds is None:
             return
+        # Of each strategy its best first stage, of several: with and without an addition.
+        by_strategy = {first.strategy: first for first in sorted(self._firsts, key=lambda first: first.gain)}
         best = max((first.gain for first in self._firsts), default=0.0)
-        for first in self._firsts:
+        for first in by_strategy.values():
             expensive = first.seconds > _EXPENSIVE * self.budget.seconds
             if expensive and first.gain < best and first.strategy in self.space.by_strategy:
                 self.space = self.space.without(first.strategy)
