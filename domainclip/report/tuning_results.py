@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from domainclip.evaluation.statistics.estimates import Estimate
 from domainclip.report.strict_file import Interval, Strict, finite, interval
 
+_NORMAL_95 = 1.96  # standard errors from the middle of a 95 % interval to its end
 State = Literal["complete", "stopped early", "failed"]
 
 
@@ -72,10 +74,22 @@ class Tuning:
 
     @property
     def chosen(self) -> TrialResult | None:
-        """The complete trial with the largest gain within the margin, the first of equals, or None."""
+        """The complete trial that forgets least among those with about the largest gain, or None.
+
+        Of the trials within the margin that gain: those whose gain is within one standard error of the
+        largest, which the validation split cannot tell apart, as for α. Without a retention set, the largest
+        gain; of equals, the first.
+        """
         within = [trial for trial in self.complete if not trial.loses_more_than(self.margin)]
-        better = [trial for trial in within if trial.gain is not None and trial.gain.value > 0]
-        return max(better, key=lambda trial: trial.gain.value if trial.gain else 0.0, default=None)
+        gains = [(trial.gain, trial) for trial in within if trial.gain is not None and trial.gain.value > 0]
+        if not gains:
+            return None
+        largest, best = max(gains, key=lambda one: one[0].value)
+        error = (largest.high - largest.low) / (2 * _NORMAL_95)
+        if best.change_in_general is None or not isfinite(error):
+            return best
+        close = [(gain, trial) for gain, trial in gains if gain.value >= largest.value - error]
+        return max(close, key=lambda one: (one[1].change_in_general or 0.0, one[0].value))[1]
 
 
 class TrialFile(Strict):

@@ -310,6 +310,16 @@ def test_the_largest_gain_is_chosen_and_the_frontier_has_what_nothing_surpasses(
     )
 
 
+def test_of_gains_that_cannot_be_told_apart_the_one_that_forgets_least_is_chosen() -> None:
+    """Intervals of 0.02: a standard error of 0.0051, so that 0.296 is as good as 0.3, and 0.294 is not."""
+    trials = [_trial(0, 0.3, -0.009), _trial(1, 0.296, 0.004), _trial(2, 0.294, 0.008)]
+    assert _tuning(*trials).chosen == trials[1]
+    # Negative controls: without a retention set there is nothing but the gain; beyond an error it decides.
+    bare = [replace(trial, retention=None) for trial in trials]
+    assert replace(_tuning(*bare), margin=None).chosen == bare[0]
+    assert _tuning(trials[0], trials[2]).chosen == trials[0]
+
+
 def test_both_halves_of_the_retention_set_rule_a_trial_out() -> None:
     """-0.014 on the half that did not select alpha and +0.008 on the other: together -0.003."""
     trial = replace(_trial(1, 0.3, -0.014), selecting=0.008)
