@@ -61,7 +61,8 @@ the image tower as well, train for five epochs at 5e-4 with the anchor, and add 
 contrastive one, or replace it, with three seeds and no interpolation; *without the mask* takes every other
 text of a batch for wrong, also one that is right. Objectives that change the image tower are compared in the
 plan *image objectives*: LoRA, one epoch. The plan *methods* compares what holds the base, in the built-in
-recipe without its interpolation: the image tower learns in none of its variants. The other plans have one seed.
+recipe without its interpolation: the image tower learns in none of its variants. The other plans have one
+seed.
 
 ## Gain against forgetting
 
