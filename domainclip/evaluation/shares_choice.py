@@ -53,7 +53,7 @@ class SharesChoice:
         """For the report."""
         listed = ", ".join(f"{share:.2f}" for share in self.shares)
         if not self.metric:
-            return {"shares": f"{listed}: equal, since the corpus has no classes to choose by"}
+            return {"shares": f"{listed}: equal, since no validation item has a class to choose by"}
         return {
             "shares": f"{listed}, the best of {self.tried} by {self.metric}: "
             f"{self.alone:.3f} to {self.chosen:.3f}"

@@ -19,7 +19,7 @@ from domainclip.pipelines.tuning.costs import Costs, Work
 from domainclip.pipelines.tuning.options import Budget, TuneOptions
 from domainclip.pipelines.tuning.search import RunStage, Search
 from domainclip.pipelines.tuning.search_space import OneOf, SearchSpace, Span, TuningData, search_space
-from domainclip.pipelines.tuning.trials import Stage
+from domainclip.pipelines.tuning.trials import Stage, TrialRunner
 from domainclip.pipelines.tuning.tune import tune
 from domainclip.report import tuning_page
 from domainclip.report.tuning_results import TrialResult, Tuning
@@ -207,6 +207,8 @@ def test_a_recipe_is_given_an_anchor_and_class_captions_where_they_make_sense(re
     own = loading.load_recipe(str(recipe_file), ["objectives={class_captions: {}, anchor: {weight: 7}}"])
     assert search_space(own, [], TuningData(300, True, True)).additions == ()
     assert search_space(own, [], TuningData(300, True, True)).default_lines == ()
+    asked = loading.load_recipe(str(recipe_file), ["objectives={contrastive: {}, class_questions: {}}"])
+    assert search_space(asked, [], TuningData(300, True, True)).additions == ()
     bare = search_space(recipe, [], TuningData(300))
     assert (bare.additions, bare.default_lines) == ((), ())
     family = loading.load_recipe(str(recipe_file), ["objectives={}"])
@@ -280,6 +282,18 @@ def test_the_space_fits_recipe_and_corpus(recipe_file: Path) -> None:
     for name in space.by_strategy:
         drawn = SearchSpace("full", {name: space.by_strategy[name]}).draw(_First())
         assert list(loading.load_recipe(str(recipe_file), drawn).strategy) == [name]
+
+
+def test_what_reaches_no_weight_of_the_recipe_is_not_added(recipe_file: Path) -> None:
+    """An anchor holds the text tower: one that is locked needs none, and every trial with it would fail."""
+    locked = ["strategy={locked_text: {}}", "objectives={contrastive: {}}"]
+    runner = TrialRunner(str(recipe_file), locked, Path())
+    space = search_space(runner.load([]), [], TuningData(300, True, True), runner.fits)
+    assert space.default_lines == ()
+    assert "objectives.anchor.weight" not in space.by_strategy["locked_text"]
+    assert space.additions == ("objectives.class_captions={}",)  # which teaches the images as well
+    open_text = TrialRunner(str(recipe_file), locked[1:], Path())
+    assert search_space(open_text.load([]), [], TuningData(300, True, True), open_text.fits).default_lines
 
 
 def _trial(number: int, gain: float, kept: float) -> TrialResult:

@@ -1,11 +1,11 @@
 """The trials of `tune`, one after the other.
 
 The recipe as it is comes first, then each other strategy with its defaults, then the best of these with
-components that the recipe does not have, then what optuna proposes. A
-trial has two stages: a third of its epochs, and all of them; of the first stages, the worse two thirds go no
-further (successive halving [arXiv:1502.07943]). What is tried next is a function of the seed and of the
-trials before it (TPE [arXiv:2304.11127]). So nothing is stored: the same command replays the trials that are
-complete, whose runs are read and not trained again, and continues where it was stopped.
+components that the recipe does not have, then what optuna proposes. A trial has two stages: a third of its
+epochs, and all of them; of the first stages, the worse two thirds go no further (successive halving
+[arXiv:1502.07943]). What is tried next is a function of the seed and of the trials before it (TPE
+[arXiv:2304.11127]). So nothing is stored: the same command replays the trials that are complete, whose runs
+are read and not trained again, and continues where it was stopped.
 """
 
 from __future__ import annotations

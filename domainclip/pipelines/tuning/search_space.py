@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ COMMON = ("locked_image", "lora", "full")
 _ANCHOR = "objectives.anchor.weight"
 _ANCHOR_WEIGHT = 100  # where the recipe has no anchor: that of the built-in recipes
 _CLASS_CAPTIONS = "objectives.class_captions={}"
+_TEACH_CLASSES = ("class_captions", "class_questions")  # objectives; where one is there, no other is added
 _FEWEST_BATCHES = 4  # of an epoch; with fewer, a larger batch only takes steps away
 _RATE_SPAN = 5.0  # either side of the recipe's learning rate, for a strategy without a span of its own
 
@@ -117,11 +118,14 @@ class TuningData:
     has_retention: bool = False
 
 
-def search_space(recipe: Recipe, strategies: Sequence[str], data: TuningData) -> SearchSpace:
+def search_space(
+    recipe: Recipe, strategies: Sequence[str], data: TuningData, fits: Callable[[str], bool] = lambda _: True
+) -> SearchSpace:
     """The space around a recipe; `strategies` empty: that of the recipe, and the common ones.
 
     A recipe that names its objectives is tried with an anchor where forgetting is measured, and with class
-    captions where the corpus has classes.
+    captions where the corpus has classes that no component of it teaches; `fits` tells whether a line goes
+    with its strategy.
 
     Raises: RecipeError for a strategy that has no space here.
     """
@@ -132,17 +136,18 @@ def search_space(recipe: Recipe, strategies: Sequence[str], data: TuningData) ->
         min(_BATCHES[0], max(2, data.train_items)),
     )
     shared: dict[str, OneOf | Span] = {"train.batch_size": OneOf(batches)}
-    named = recipe.objectives
-    needs_anchor = bool(named) and "anchor" not in named and data.has_retention
+    named, anchor = recipe.objectives, f"{_ANCHOR}={_ANCHOR_WEIGHT}"
+    needs_anchor = bool(named) and "anchor" not in named and data.has_retention and fits(anchor)
     if "anchor" in named or needs_anchor:
         shared[_ANCHOR] = Span(30, 1000)
     if recipe.weight_interpolation is not None:
         shared["weight_interpolation.by_layer"] = OneOf((False, True))
-    takes_classes = bool(named) and "class_captions" not in named and data.has_classes
+    taught = any(name in named for name in _TEACH_CLASSES) or "labels_to_captions" in recipe.curation
+    takes_classes = bool(named) and not taught and data.has_classes and fits(_CLASS_CAPTIONS)
     return SearchSpace(
         own,
         {name: {**_keys(name, recipe, data.train_items), **shared} for name in names},
-        default_lines=(f"{_ANCHOR}={_ANCHOR_WEIGHT}",) if needs_anchor else (),
+        default_lines=(anchor,) if needs_anchor else (),
         additions=(_CLASS_CAPTIONS,) if takes_classes else (),
     )
 

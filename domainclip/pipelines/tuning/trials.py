@@ -57,6 +57,14 @@ class TrialRunner:
         build_components(recipe).check_reach(next(iter(recipe.strategy)))
         return recipe
 
+    def fits(self, line: str) -> bool:
+        """Whether the recipe takes this override: its objective reaches a weight that learns."""
+        try:
+            self.load([line])
+        except RecipeError:
+            return False
+        return True
+
     def work_of(self, lines: Sequence[str]) -> Work:
         """What decides the time of a trial.
 

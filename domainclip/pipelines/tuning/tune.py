@@ -47,7 +47,7 @@ def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: Tune
         has_retention=inputs.retention is not None,
     )
     runner = TrialRunner(recipe, shared, folder / "trials", data.train_items, options.processes)
-    space = search_space(runner.load([]), options.strategies, data)
+    space = search_space(runner.load([]), options.strategies, data, runner.fits)
     blank = Tuning(
         name=plain.name,
         corpus=inputs.corpus.card.name,
