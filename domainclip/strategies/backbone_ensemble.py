@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from math import comb
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from domainclip.errors import ModelError
+from domainclip.errors import ModelError, RecipeError
 from domainclip.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from domainclip.models.dual_encoder import DualEncoder
 
 _KEY = "strategy.backbone_ensemble.members"
+_MOST_SHARES = 2000  # milliseconds each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,14 @@ class BackboneEnsemble(Strategy):
     members: Annotated[tuple[str, ...], Field(min_length=1, max_length=7)]  # folders, runs or Hub ids
     steps: Annotated[int, Field(ge=1, le=20)] = 4  # shares are multiples of 1 / steps
 
+    def __post_init__(self) -> None:
+        tried = comb(self.steps + len(self.members), len(self.members))
+        if tried > _MOST_SHARES:
+            raise RecipeError(
+                f"strategy.backbone_ensemble.steps: {self.steps} with {len(self.members)} members: {tried:,} "
+                f"shares to try, of {_MOST_SHARES:,} at most: lower it"
+            )
+
     @property
     def trains_weights(self) -> bool:
         """No."""
@@ -53,12 +62,7 @@ class BackboneEnsemble(Strategy):
     @property
     def shares(self) -> Sequence[tuple[float, ...]]:
         """All multiples of 1 / `steps` of the base and the members whose sum is 1."""
-        counts = product(range(self.steps + 1), repeat=len(self.members))
-        return [
-            tuple(count / self.steps for count in (self.steps - sum(others), *others))
-            for others in counts
-            if sum(others) <= self.steps
-        ]
+        return [tuple(count / self.steps for count in c) for c in _counts(self.steps, len(self.members) + 1)]
 
     @property
     def joined_models(self) -> Sequence[str]:
@@ -91,6 +95,15 @@ class BackboneEnsemble(Strategy):
     def learning_rates(self, model: DualEncoder) -> dict[str, float]:
         """All weights are frozen."""
         return model.set_trainable([(".*", 0.0)])
+
+
+def _counts(total: int, terms: int) -> list[tuple[int, ...]]:
+    """All tuples of so many counts from 0 whose sum is `total`, the largest first count first."""
+    if terms == 1:
+        return [(total,)]
+    return [
+        (first, *others) for first in range(total, -1, -1) for others in _counts(total - first, terms - 1)
+    ]
 
 
 def _difference(base: DualEncoder, member: DualEncoder) -> str:

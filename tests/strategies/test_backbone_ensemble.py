@@ -28,6 +28,10 @@ def test_the_shares_that_are_tried() -> None:
     three = BackboneEnsemble(members=("a", "b")).shares
     assert len(three) == len(set(three)) == 15  # (4 + 2) over 2
     assert all(sum(shares) == pytest.approx(1) for shares in three)
+    with pytest.raises(
+        RecipeError, match=r"steps: 20 with 5 members: 53,130 shares to try, of 2,000 at most"
+    ):
+        BackboneEnsemble(members=tuple("abcde"), steps=20)
 
 
 def test_what_does_not_fit_is_refused_by_name(base: Path, tmp_path: Path) -> None:

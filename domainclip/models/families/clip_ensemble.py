@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from domainclip.models import ensemble as ensemble  # registers the model type with transformers
 from domainclip.models.dual_encoder import DualEncoder
+from domainclip.models.ensemble import EnsembleModel  # which registers the model type with transformers
 from domainclip.models.layers import Modality
 from domainclip.models.loading import family_class
 
@@ -17,7 +17,7 @@ class ClipEnsemble(DualEncoder):
     accepts_hidden_states = ()
 
     def __init__(
-        self, hf_model: Any, hf_tokenizer: Any, processor: Any, base: str, revision: str | None
+        self, hf_model: EnsembleModel, hf_tokenizer: Any, processor: Any, base: str, revision: str | None
     ) -> None:
         family = family_class(hf_model.config.member_family)
         self.objective = family.objective
