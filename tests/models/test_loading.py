@@ -36,6 +36,7 @@ def test_families_are_the_files() -> None:
         "altclip",
         "chinese_clip",
         "clip",
+        "clip_ensemble",
         "metaclip_2",
         "open_clip",
         "siglip",
