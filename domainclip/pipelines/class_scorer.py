@@ -8,15 +8,14 @@ import numpy as np
 from datasets import Dataset
 
 from domainclip import seeding
-from domainclip.data.cards import Prompts
 from domainclip.data.corpus import Corpus
 from domainclip.distributed.phases import phase
-from domainclip.errors import DataError
-from domainclip.evaluation.encoder import CachedEncoder, encode_images
+from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.metrics import zero_shot_scores
 from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.evaluation.scorer_choice import choose_scorer
 from domainclip.pipelines.inputs import Inputs
+from domainclip.pipelines.labelled_validation import labelled_validation, readable_items
 from domainclip.strategies.base import Support, SupportNeeds, SupportPairs
 from domainclip.training.run_context import RunContext
 from domainclip.training.weight_interpolation import AdaptedModel
@@ -33,18 +32,14 @@ def fit_class_scorer(adapted: AdaptedModel, inputs: Inputs, run: RunContext) -> 
         return adapted
     encoder = adapted.encoder
     support = _collect(encoder, corpus, inputs.train_items.items, strategy.support, inputs.recipe.train.seed)
-    names, multi_label = list(corpus.classes), corpus.card.multi_label
-    items = _readable(encoder, corpus.splits["validation"], "validation")
-    classes = corpus.classes
-    if not multi_label:  # as zero-shot classification scores them
-        classes = {name: Prompts(positive=prompts.positive) for name, prompts in classes.items()}
+    validation = labelled_validation(encoder, corpus)
     choice = choose_scorer(
         strategy.class_scorers(support),
         strategy.support.alphas,
-        encoder.images(items),
-        zero_shot_scores.class_margins(encoder, items, classes),
-        label_matrix(items, names),
-        multi_label,
+        encoder.images(validation.items),
+        zero_shot_scores.class_margins(encoder, validation.items, validation.classes),
+        validation.labels,
+        validation.multi_label,
     )
     adapted.model.scorer = choice.scorer
     run.say(f"class scorer: {choice.facts()['class_scorer']}")
@@ -64,7 +59,7 @@ def _collect(
         features, pairs = _support_pairs(encoder, items, needs.shots, seed)
     else:
         rows = _support_rows(items, label_matrix(items, names), needs.shots, seed)
-        items = _readable(encoder, items.select(rows, keep_in_memory=True), "training")
+        items = readable_items(encoder, items.select(rows, keep_in_memory=True), "training")
         features, labels = encoder.images(items), label_matrix(items, names)
     prompts, multi_label = texts.astype(np.float32), corpus.card.multi_label
     return Support(names, features, labels, prompts, encoder.scale, multi_label, pairs, seed)
@@ -78,7 +73,7 @@ def _support_pairs(
     if count is not None and count < len(rows):
         ids = items.select_columns("id").select(rows)["id"][:]
         rows = sorted(rows[at] for at in seeding.sample(ids, count, "support pairs", seed))
-    items = _readable(encoder, items.select(rows, keep_in_memory=True), "training")
+    items = readable_items(encoder, items.select(rows, keep_in_memory=True), "training")
     captions = [next(text for text in texts if text.strip()) for texts in items["texts"][:]]
     caption, group = (np.unique(values, return_inverse=True)[1] for values in (captions, items["group"][:]))
     return encoder.images(items), SupportPairs(encoder.texts(captions), group, caption)
@@ -94,10 +89,3 @@ def _support_rows(items: Dataset, labels: np.ndarray, shots: int | None, seed: i
         ids = [items[int(row)]["id"] for row in rows]
         chosen |= {int(rows[i]) for i in seeding.sample(ids, shots, "support", seed)}
     return sorted(chosen)
-
-
-def _readable(encoder: CachedEncoder, items: Dataset, split: str) -> Dataset:
-    readable = encode_images([encoder], items)
-    if not len(readable):
-        raise DataError(f"the {split} split: none of {len(items)} images can be read: check the files")
-    return readable

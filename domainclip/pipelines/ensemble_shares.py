@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from domainclip.data.cards import Prompts
 from domainclip.distributed.phases import phase
-from domainclip.evaluation.encoder import CachedEncoder, encode_images
+from domainclip.evaluation.encoder import CachedEncoder
 from domainclip.evaluation.metrics import zero_shot_scores
-from domainclip.evaluation.metrics.labels import label_matrix
 from domainclip.evaluation.protocol import Protocol
 from domainclip.evaluation.shares_choice import ReweightedEncoder, Shares, SharesChoice, choose_shares
 from domainclip.models.ensemble import EnsembleModel
 from domainclip.pipelines.inputs import Inputs
+from domainclip.pipelines.labelled_validation import labelled_validation
 from domainclip.training.run_context import RunContext
 from domainclip.training.weight_interpolation import AdaptedModel
 
@@ -36,20 +35,18 @@ def fit_shares(adapted: AdaptedModel, inputs: Inputs, protocol: Protocol, run: R
 
 
 def _choose(encoder: CachedEncoder, ensemble: EnsembleModel, inputs: Inputs) -> SharesChoice:
-    tried, corpus = inputs.components.strategy.shares, inputs.corpus
-    names, multi_label = list(corpus.classes), corpus.card.multi_label
-    items = encode_images([encoder], corpus.splits["validation"])
-    labels = label_matrix(items, names)
-    if len(names) < 2 or not (labels == 1).any():
-        members = len(ensemble.models)
-        return SharesChoice((1 / members,) * members, len(tried))
-    classes = corpus.classes
-    if not multi_label:  # as zero-shot classification scores them
-        classes = {name: Prompts(positive=prompts.positive) for name, prompts in classes.items()}
-    equal = ensemble.roots_of([1 / len(ensemble.models)] * len(ensemble.models))
+    tried, members = inputs.components.strategy.shares, len(ensemble.models)
+    equal = (1 / members,) * members
+    if not len(inputs.corpus.splits["validation"]):
+        return SharesChoice(equal, len(tried))
+    validation = labelled_validation(encoder, inputs.corpus)
+    if not validation.can_choose:
+        return SharesChoice(equal, len(tried))
+    start = ensemble.roots_of(equal)
 
     def scores(shares: Shares) -> np.ndarray:
-        factors = np.repeat(ensemble.roots_of(shares) / equal, ensemble.config.widths)
-        return zero_shot_scores.class_margins(ReweightedEncoder(encoder, factors), items, classes)
+        factors = np.repeat(ensemble.roots_of(shares) / start, ensemble.config.widths)
+        reweighted = ReweightedEncoder(encoder, factors)
+        return zero_shot_scores.class_margins(reweighted, validation.items, validation.classes)
 
-    return choose_shares(tried, scores, labels, multi_label)
+    return choose_shares(tried, scores, validation.labels, validation.multi_label)

@@ -42,7 +42,7 @@ class TrialResult:
 
     @property
     def change_in_general(self) -> float | None:
-        """The change on the whole retention set: the mean of its halves, which are equally large."""
+        """The change on the whole retention set: the mean of its halves, which are about equally large."""
         if self.retention is None or self.selecting is None:
             return None if self.retention is None else self.retention.value
         return (self.retention.value + self.selecting) / 2

@@ -72,8 +72,8 @@ def test_a_name_is_not_looked_up() -> None:
 def test_this_machine_may_talk_to_itself() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         for host in ("127.0.0.1", "localhost"):
-            with socket.create_connection((host, server.getsockname()[1]), timeout=5):
-                pass
+            with socket.create_connection((host, server.getsockname()[1]), timeout=5) as connection:
+                assert connection.getpeername()[1] == server.getsockname()[1]
 
 
 def test_outside_work_offline_the_hook_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

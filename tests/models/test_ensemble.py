@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
+from domainclip.data.interfaces import Encoder
+from domainclip.evaluation.shares_choice import ReweightedEncoder
 from domainclip.models import loading
 from domainclip.models.dual_encoder import DualEncoder
 from domainclip.models.ensemble import join_members
@@ -23,6 +27,24 @@ def _joined(members: list[DualEncoder]) -> ClipEnsemble:
     base = members[0]
     tokenizer, processor = base.text_tokenizer.hf_tokenizer, base.hf_image_processor
     return ClipEnsemble(join_members(members), tokenizer, processor, base.base, None)
+
+
+class _Stored(Encoder):
+    """Returns the same rows for whatever it is given."""
+
+    scale, bias = 1.0, None
+
+    def __init__(self, images: np.ndarray, texts: np.ndarray) -> None:
+        self._images, self._texts = images, texts
+
+    def images(self, items: Dataset) -> np.ndarray:
+        return self._images
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        return self._texts
+
+
+_NOTHING = Dataset.from_dict({})
 
 
 def _rows(model: DualEncoder) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,6 +115,19 @@ def test_caches_tell_members_and_shares_apart(members: list[DualEncoder]) -> Non
     again = _joined(members)
     again.hf_base.set_shares((0.5, 0.25, 0.25))
     assert (again.fingerprint("image"), again.fingerprint("text")) == keys[0]
+
+
+def test_reweighted_rows_are_those_of_an_ensemble_with_these_shares(members: list[DualEncoder]) -> None:
+    """The fast path of the choice against encoding again; a share of 0 leaves zeros."""
+    ensemble = _joined(members)
+    start, rows = ensemble.hf_base.roots_of((1 / 3, 1 / 3, 1 / 3)), _rows(ensemble)
+    for shares in ((0.5, 0.25, 0.25), (0.0, 0.75, 0.25)):
+        factors = np.repeat(ensemble.hf_base.roots_of(shares) / start, ensemble.hf_base.config.widths)
+        encoder = ReweightedEncoder(_Stored(*(row.numpy() for row in rows)), factors)
+        ensemble.hf_base.set_shares(shares)
+        images, texts = (row.numpy() for row in _rows(ensemble))
+        assert encoder.images(_NOTHING) == pytest.approx(images, abs=1e-6)
+        assert encoder.texts([]) == pytest.approx(texts, abs=1e-6)
 
 
 def test_the_roots_by_hand(members: list[DualEncoder]) -> None:

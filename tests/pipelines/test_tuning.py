@@ -15,6 +15,7 @@ from domainclip.cli.app import main
 from domainclip.config import loading
 from domainclip.errors import DomainclipError, RecipeError
 from domainclip.evaluation.statistics.estimates import Estimate
+from domainclip.pipelines.ablation.plan import Run
 from domainclip.pipelines.tuning.costs import Costs, Work
 from domainclip.pipelines.tuning.options import Budget, TuneOptions
 from domainclip.pipelines.tuning.search import RunStage, Search
@@ -282,6 +283,16 @@ def test_the_space_fits_recipe_and_corpus(recipe_file: Path) -> None:
     for name in space.by_strategy:
         drawn = SearchSpace("full", {name: space.by_strategy[name]}).draw(_First())
         assert list(loading.load_recipe(str(recipe_file), drawn).strategy) == [name]
+
+
+def test_the_time_of_a_complete_trial_is_read_again_whatever_its_name_is(tmp_path: Path) -> None:
+    runner = TrialRunner("recipe", [], tmp_path)
+    first, second = (Run(name, 0, None, tmp_path / name) for name in ("v1.5-aaaa", "v1.6-aaaa"))
+    assert runner.whole_seconds(first) == 0
+    runner._whole(first).write_text("12.5\n")
+    assert (runner.whole_seconds(first), runner.whole_seconds(second)) == (12.5, 0)
+    runner._whole(second).write_text("")  # of a full disk
+    assert runner.whole_seconds(second) == 0
 
 
 def test_what_reaches_no_weight_of_the_recipe_is_not_added(recipe_file: Path) -> None:

@@ -114,3 +114,20 @@ def test_objectives_are_refused(base: Path, corpus: Path) -> None:
     recipe = square_recipe("backbone_ensemble", base, corpus, members, "objectives=contrastive")
     with pytest.raises(RecipeError, match="objectives: strategy backbone_ensemble trains no weight"):
         load_inputs(recipe, "train")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["corpus.templates=[]"],
+        ["corpus.columns.split=", "corpus.splits={train: 0.7, validation: 0.0, test: 0.3}"],
+    ],
+)
+def test_without_a_class_to_choose_by_the_shares_are_equal(
+    base: Path, corpus: Path, tmp_path: Path, changes: list[str]
+) -> None:
+    members = f"strategy={{backbone_ensemble: {{members: ['{tiny_models.tiny_clip(tmp_path / 'other', seed=5)}']}}}}"
+    recipe = square_recipe("backbone_ensemble", base, corpus, members, *changes, "probes=[retrieval]")
+    assert finetune(recipe, RunOptions(folder=tmp_path / "run", quiet=True)) is not None
+    facts = load_results(tmp_path / "run" / "results.json").run["facts"]
+    assert facts["shares"] == "0.50, 0.50: equal, since no validation item has a class to choose by"

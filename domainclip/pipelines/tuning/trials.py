@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,17 +95,20 @@ class TrialRunner:
         (ended,) = runs.run_all([run], jobs=1, processes=self.processes, quiet=True, say=lambda _: None)
         seconds = time.monotonic() - begun
         if not ended.error:  # for the costs of later trials, also when this command is repeated
-            self._whole(run).write_text(f"{seconds:.1f}\n", encoding="ascii")
+            with suppress(OSError):  # a full disk stops the next run with a line of its own
+                self._whole(run).write_text(f"{seconds:.1f}\n", encoding="ascii")
         return ended, seconds
 
     def whole_seconds(self, run: Run) -> float:
         """What a complete run took, evaluation included; 0 where that is unknown."""
-        file = self._whole(run)
-        return float(file.read_text(encoding="ascii")) if file.is_file() else 0.0
+        try:
+            return float(self._whole(run).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0.0
 
     @staticmethod
     def _whole(run: Run) -> Path:
-        return run.folder.with_suffix(".seconds")
+        return run.folder.with_name(f"{run.folder.name}.seconds")
 
     def run_stage(self, metric: str, number: int, lines: Sequence[str], epochs_share: float) -> Stage:
         """One stage of a trial, by the metric that decides."""
