@@ -24,7 +24,7 @@ class Line:
     gain: str
     span: str
     retention: str
-    retention_span: str
+    retention_half: tuple[str, ...]
     alpha: str
     state: str
     chosen: bool
@@ -97,8 +97,10 @@ def _choice(tuning: Tuning) -> Iterator[str]:
     if recipe is not None and chosen.number:
         ahead = _gain(chosen) - _gain(recipe)
         yield f"The recipe as it is: {phrasing.number(recipe.value, tuning.unit)}, {ahead:.3f} less."
-    if chosen.retention is not None:
-        yield f"The same metric on the retention set: {_signed(chosen.retention)} ({_in_general(chosen)})."
+    if chosen.change_in_general is not None:
+        half = ", ".join(_half(chosen))
+        change = f"{phrasing.signed(chosen.change_in_general)}{half and f' ({half})'}"
+        yield f"The same metric on the retention set: {change}."
     yield (
         f"The best of {len(tuning.trials)} trials looks better on the split that chose it than it is: the "
         "test split has the result."
@@ -112,8 +114,8 @@ def _line(trial: TrialResult, tuning: Tuning, chosen: TrialResult | None) -> Lin
         value=phrasing.number(trial.value, tuning.unit),
         gain="–" if trial.gain is None else _signed(trial.gain),
         span="" if trial.gain is None else _span(trial.gain),
-        retention="–" if trial.retention is None else _signed(trial.retention),
-        retention_span=_in_general(trial),
+        retention="–" if trial.change_in_general is None else phrasing.signed(trial.change_in_general),
+        retention_half=tuple(_half(trial)),
         alpha="–" if trial.alpha is None else f"{trial.alpha:g}",
         state=trial.state,
         chosen=trial is chosen,
@@ -147,12 +149,14 @@ def _kept(trial: TrialResult) -> float:
     return -math.inf if change is None else change
 
 
-def _in_general(trial: TrialResult) -> str:
-    """The interval of the change on the one half of the retention set, and the change on both."""
-    if trial.retention is None or trial.change_in_general is None:
-        return ""
-    both = "" if trial.selecting is None else f"; both halves {phrasing.signed(trial.change_in_general)}"
-    return f"{_span(trial.retention)}{both}"
+def _half(trial: TrialResult) -> Iterator[str]:
+    """The change on the half of the retention set that did not select α, if there are two; its interval."""
+    if trial.retention is None:
+        return
+    if trial.selecting is not None:
+        yield f"other half {_signed(trial.retention)}"
+    if not math.isnan(trial.retention.low):
+        yield _span(trial.retention)
 
 
 def _signed(change: Estimate | None) -> str:
