@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared"))
+SHARED = Path(os.environ.get("DOMAINCLIP_SHARED", "../shared")).resolve()  # as the recipe lies elsewhere
 _RECIPE = """\
 name: generic
 base: {base}
