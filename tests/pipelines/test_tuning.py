@@ -295,6 +295,13 @@ def test_the_time_of_a_complete_trial_is_read_again_whatever_its_name_is(tmp_pat
     assert runner.whole_seconds(second) == 0
 
 
+def test_a_recipe_that_trains_nothing_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match="strategy: training_free trains no weight, and chooses on validation"
+    ):
+        tune("training_free", ["base=none/none"], tmp_path, TuneOptions())
+
+
 def test_what_reaches_no_weight_of_the_recipe_is_not_added(recipe_file: Path) -> None:
     """An anchor holds the text tower: one that is locked needs none, and every trial with it would fail."""
     locked = ["strategy={locked_text: {}}", "objectives={contrastive: {}}"]

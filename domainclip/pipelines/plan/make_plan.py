@@ -25,6 +25,8 @@ from domainclip.training.views import StepBatch
 
 BENCHMARK_PAIRS = 8  # pairs of a step
 BENCHMARK_STEPS = 3
+# Of a strategy that trains no weight of the model.
+_NO_TRAINING = ("schedule", "no training: images and texts are encoded, and the validation split chooses")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
     steps, pairs = setup.total_steps, len(setup.pairs)
     counts = {name: len(rows) for name, rows in inputs.corpus.splits.items()}
     batch = min(recipe.train.batch_size, pairs)
-    if cluster is not None:
+    if cluster is not None and setup.stages:
         plan_cluster.pairs_of_device(batch, cluster.devices)  # refused before anything is measured
     lines = [
         ("base", f"{recipe.base.path} ({inputs.model.family}, {inputs.model.max_tokens} tokens)"),
@@ -69,15 +71,7 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
             ", ".join(f"{data.name} ({len(data.items)} items, {len(data.classes)} classes)" for data in sets),
         ),
         ("learns", setup.summary),
-        (
-            "objectives",
-            ", ".join(f"{weight:g} × {name}" for name, weight in setup.objectives.weights.items()),
-        ),
-        (
-            "schedule",
-            f"{steps} steps of {batch} pairs, {setup.epochs:g} epochs, peak rate {setup.peak_rate:g}",
-        ),
-        ("memory", memory.estimate_memory(setup, accelerator, partial(_benchmark_batch, setup, 0)).text),
+        *(_training_lines(setup, accelerator, batch) if setup.stages else [_NO_TRAINING]),
     ]
     if recipe.train.seeds is not None:
         seeds = recipe.train.all_seeds()
@@ -85,6 +79,8 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
     notes = [finding for finding in inputs.findings if finding.level == "info"]
     lines += [("texts" if "caption" in finding.code else "checked", finding.text) for finding in notes]
     lines += [("read", note) for note in inputs.corpus.notes]
+    if not setup.stages:
+        return Plan(lines, inputs.warnings)
     if benchmark or cluster is not None:  # real steps
         setup = teachers.precompute_teachers(setup)
     if benchmark:
@@ -94,6 +90,16 @@ def plan(recipe: Recipe, benchmark: bool, cluster: Cluster | None = None) -> Pla
     if cluster is not None:
         lines += _cluster_lines(setup, accelerator, cluster, steps, batch)
     return Plan(lines, inputs.warnings)
+
+
+def _training_lines(setup: TrainingSetup, accelerator: Accelerator, batch: int) -> list[tuple[str, str]]:
+    """Objectives, schedule and memory of the steps."""
+    weighted = (f"{weight:g} × {name}" for name, weight in setup.objectives.weights.items())
+    schedule = (
+        f"{setup.total_steps} steps of {batch} pairs, {setup.epochs:g} epochs, peak rate {setup.peak_rate:g}"
+    )
+    estimate = memory.estimate_memory(setup, accelerator, partial(_benchmark_batch, setup, 0))
+    return [("objectives", ", ".join(weighted)), ("schedule", schedule), ("memory", estimate.text)]
 
 
 def _cluster_lines(

@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from domainclip.components import build_components
 from domainclip.config.recipe import Recipe
 from domainclip.data import prepared_format
 from domainclip.distributed.folder_lock import locked_folder
-from domainclip.errors import DomainclipError
+from domainclip.errors import DomainclipError, RecipeError
 from domainclip.pipelines.ablation import runs
 from domainclip.pipelines.finetune import finetune
 from domainclip.pipelines.finetune_seeds import finetune_seeds
@@ -37,6 +38,11 @@ def tune(recipe: str, changes: Sequence[str], folder: Path | None, options: Tune
     """
     require_optuna()
     plain = TrialRunner(recipe, changes, Path()).load([])
+    if not build_components(plain).strategy.trains_weights:
+        raise RecipeError(
+            f"strategy: {next(iter(plain.strategy))} trains no weight, and chooses on validation by itself: "
+            "run domainclip finetune"
+        )
     inputs = load_inputs(plain, "train")
     options.say(*inputs.guesses)
     folder = folder or Path("tuning") / plain.name
